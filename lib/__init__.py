@@ -1,0 +1,1 @@
+"""Helpers of the SE-ResNet study: study file → runs → training → statistics → figures."""

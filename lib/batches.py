@@ -1,0 +1,65 @@
+"""What a run sees in an epoch: order, crops and flips, drawn on the CPU and applied to whole batches on the device."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+# Of the original training images (kuangliu's 0.2023 … deviations are wrong: MadryLab/robustness issue 70).
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+ORDER, CROPS = 1, 2  # one random stream each
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochPlan:
+    """One epoch's random choices, int64: order (steps, batch) of images; top, left and flip for each of them."""
+
+    order: torch.Tensor
+    top: torch.Tensor
+    left: torch.Tensor
+    flip: torch.Tensor
+
+    def to(self, device):
+        """The same plan on another device."""
+        return EpochPlan(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+
+
+def plan_epoch(config, epoch, images):
+    """The plan of epoch `epoch` (from 0) over `images` training images, a function of the config's seed alone.
+
+    The last images that do not fill a batch are left out of this epoch. Nothing depends on the architecture, the
+    device or the epochs before, so that arms are paired and a resumed run sees the same batches.
+    """
+    steps = images // config.batch_size
+    order = np.random.default_rng([config.seed, ORDER, epoch]).permutation(images)[: steps * config.batch_size]
+    crops = np.random.default_rng([config.seed, CROPS, epoch])
+    offsets = crops.integers(0, 2 * config.crop_padding + 1, size=(2, len(order)))
+    flips = crops.integers(0, 2, size=len(order)) * config.horizontal_flip
+    shaped = [torch.from_numpy(values).reshape(steps, -1) for values in (order, *offsets, flips)]
+    return EpochPlan(*shaped)
+
+
+def pad(images, padding):
+    """Images uint8 (N, H, W, C) with `padding` pixels reflected on every side, still uint8."""
+    if not padding:
+        return images
+    nchw = images.permute(0, 3, 1, 2)
+    # torch pads floats only; a part at a time keeps the float copy small
+    parts = [functional.pad(part.float(), [padding] * 4, mode="reflect").to(torch.uint8) for part in nchw.split(5000)]
+    return torch.cat(parts).permute(0, 2, 3, 1).contiguous()
+
+
+def crop_and_flip(padded, plan, step, size=32):
+    """Batch number `step` of the plan as uint8 (batch, size, size, C), cropped and flipped in one gather."""
+    pixels = torch.arange(size, device=padded.device)
+    rows = plan.top[step][:, None] + pixels
+    columns = torch.where(plan.flip[step][:, None] == 1, size - 1 - pixels, pixels) + plan.left[step][:, None]
+    return padded[plan.order[step][:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def normalise(images):
+    """uint8 (N, H, W, C) to float32 (N, C, H, W) in channels-last memory, with mean 0 and deviation 1 on CIFAR-10."""
+    mean, std = (torch.tensor(values, device=images.device) for values in (MEAN, STD))
+    return ((images / 255 - mean) / std).permute(0, 3, 1, 2)

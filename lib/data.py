@@ -1,0 +1,186 @@
+"""Images as uint8 arrays: official archive, image folder or bundled digits, decoded once and fingerprinted."""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from lib.errors import StudyError
+from lib.paths import data_folder, shown
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DIGITS_CLASSES = tuple("0123456789")
+IMAGES = {"train": 50_000, "test": 10_000}
+SPLIT_SEED = 2018  # of the held-out split and the subsets, the same for every run
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images uint8 (N, 32, 32, 3), labels uint8 (N,), both in official order, and where they came from."""
+
+    source: str  # cifar10 (official archive), cifar10-jpeg (image folder) or digits
+    classes: tuple
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+    @property
+    def arrays(self):
+        """The four arrays by name."""
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def fingerprint(self):
+        """SHA-256 over shapes and bytes of all images and labels, hexadecimal."""
+        digest = hashlib.sha256()
+        for name, array in self.arrays.items():
+            digest.update(f"{name}{array.shape}{array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+
+def load_dataset(name):
+    """The data set `cifar10` or `digits`; CIFAR-10 is downloaded where it is not in the data folder.
+
+    An official archive goes before an image folder `cifar10-jpeg/`, which goes before a download. Raises StudyError
+    for data that is missing, damaged or incomplete.
+    """
+    if name == "digits":
+        return _digits()
+    source = local_source() or "cifar10"
+    return _cached(source, _image_folder if source == "cifar10-jpeg" else _official_archive)
+
+
+def local_source():
+    """Which CIFAR-10 lies in the data folder: `cifar10`, `cifar10-jpeg` or None."""
+    if any((data_folder() / name).exists() for name in ("cifar-10-batches-py", "cifar-10-python.tar.gz")):
+        return "cifar10"
+    return "cifar10-jpeg" if (data_folder() / "cifar10-jpeg").is_dir() else None
+
+
+def stratified_order(labels):
+    """Indices of all labels in a fixed random order of which every prefix holds the classes in equal shares.
+
+    The first k give nested subsets, the last k a held-out split. labels: integers (N,). Returns int64 (N,).
+    """
+    generator = np.random.default_rng(SPLIT_SEED)
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        position[generator.permutation(members)] = (np.arange(len(members)) + generator.random()) / len(members)
+    return np.argsort(position, kind="stable")
+
+
+def split_indices(labels, train_fraction, validation_images):
+    """Training and validation indices, each sorted: the validation split is cut off first, then the fraction."""
+    order = stratified_order(labels)
+    available = len(order) - validation_images
+    train = order[: round(available * train_fraction)]
+    return np.sort(train), np.sort(order[available:])
+
+
+def _digits():
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    small = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    images = np.repeat(small.repeat(4, axis=1).repeat(4, axis=2)[..., None], 3, axis=3)
+    labels = digits.target.astype(np.uint8)
+    train, test = split_indices(labels, 1.0, 500)
+    return Dataset("digits", DIGITS_CLASSES, images[train], labels[train], images[test], labels[test])
+
+
+def _cached(source, decode):
+    path = data_folder() / "cache" / f"{source}.npz"
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            fingerprint = str(arrays.pop("fingerprint"))
+            dataset = Dataset(source, CIFAR10_CLASSES, **arrays)
+            if dataset.fingerprint == fingerprint:
+                return dataset
+        except Exception:  # noqa: BLE001 a damaged cache of any kind is only rebuilt
+            pass
+    dataset = decode()
+    _write_cache(path, dataset)
+    return dataset
+
+
+def _write_cache(path, dataset):
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            np.savez(file, fingerprint=dataset.fingerprint, **dataset.arrays)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StudyError(f"cannot write the decoded images to {shown(path)}: {error.strerror}") from None
+
+
+def _official_archive():
+    from torchvision.datasets import CIFAR10
+
+    folder = data_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        train, test = (CIFAR10(folder, train=train, download=True) for train in (True, False))
+    except (OSError, RuntimeError, EOFError) as error:
+        raise StudyError(
+            f"CIFAR-10 is not in {shown(folder)}/ and cannot be downloaded ({_one_line(error)}): put "
+            "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html or an image folder cifar10-jpeg/ "
+            "there, or take --study smoke, which needs no data"
+        ) from None
+    labels = [np.array(part.targets, dtype=np.uint8) for part in (train, test)]
+    return Dataset("cifar10", CIFAR10_CLASSES, train.data, labels[0], test.data, labels[1])
+
+
+def _image_folder():
+    arrays = {}
+    for split, count in IMAGES.items():
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = _read_split(
+            data_folder() / "cifar10-jpeg" / split, count
+        )
+    return Dataset("cifar10-jpeg", CIFAR10_CLASSES, **arrays)
+
+
+def _read_split(folder, count):
+    """Images and labels of <class>/<index>.jpg in the order of the index, which must run from 0 to count − 1."""
+    images, labels = np.empty((count, 32, 32, 3), np.uint8), np.full(count, 255, np.uint8)
+    for label, name in enumerate(CIFAR10_CLASSES):
+        if not (folder / name).is_dir():
+            raise StudyError(f"the class folder {shown(folder / name)} is missing: restore the image folder")
+        for path in (folder / name).glob("*.jpg"):
+            index = int(path.stem) if path.stem.isdecimal() else count
+            if index >= count or labels[index] != 255:
+                raise StudyError(f"{shown(path)} is not expected: names are indices from 0 to {count - 1}, used once")
+            images[index], labels[index] = _read_image(path), label
+    missing = np.flatnonzero(labels == 255)
+    if len(missing):
+        raise StudyError(
+            f"{len(missing)} of {count} images are missing in {shown(folder)}, the first with index {missing[0]}: "
+            "restore the image folder"
+        )
+    return images, labels
+
+
+def _read_image(path: Path):
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise StudyError(f"{shown(path)} cannot be read ({_one_line(error)}): restore that file") from None
+    if pixels.shape != (32, 32, 3):
+        raise StudyError(f"{shown(path)} is {pixels.shape[1]}×{pixels.shape[0]} pixels, not 32×32: restore that file")
+    return pixels
+
+
+def _one_line(error):
+    return " ".join(str(error).split())

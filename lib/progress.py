@@ -1,0 +1,54 @@
+"""What a person sees while a network trains: one line an epoch in a log, a bar and a live curve in JupyterLab."""
+
+import os
+import sys
+
+from tqdm import tqdm
+
+
+class TrainingProgress:
+    """Callable for execute_run's on_epoch: reports the newest row of metrics of a run of `epochs` epochs.
+
+    With STUDY_HEADLESS set, one line an epoch; else a bar with the time left and a learning curve drawn in place.
+    """
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+        self.headless = bool(os.environ.get("STUDY_HEADLESS"))
+        self.bar = self.curve = None
+
+    def __call__(self, rows):
+        if self.headless:
+            if rows:
+                print(self._line(rows), flush=True)
+            return
+        if self.bar is None:
+            self.bar = tqdm(total=self.epochs, initial=len(rows), unit="epoch", file=sys.stdout)
+        self.bar.update(len(rows) - self.bar.n)
+        if rows:
+            self._draw(rows)
+        if len(rows) == self.epochs:
+            self.bar.close()
+
+    def _line(self, rows):
+        row = rows[-1]
+        seconds_left = (self.epochs - row["epoch"]) * sum(r["train_seconds"] for r in rows) / len(rows)
+        return (
+            f"epoch {row['epoch']:3d} of {self.epochs}   loss {row['train_loss']:.3f}   "
+            f"training accuracy {row['train_accuracy']:.1%}   {row['images_per_second']:,.0f} images/s   "
+            f"{seconds_left / 60:.1f} min left"
+        )
+
+    def _draw(self, rows):
+        import matplotlib.pyplot as plt
+        import pandas as pd
+        from IPython.display import display
+
+        from lib.figures import learning_curves
+
+        figure = learning_curves(pd.DataFrame(rows).assign(arm="this run", seed=0))
+        if self.curve is None:
+            self.curve = display(figure, display_id=True)
+        else:
+            self.curve.update(figure)
+        plt.close(figure)
