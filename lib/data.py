@@ -12,6 +12,13 @@ from lib.paths import data_folder, shown
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS_CLASSES = tuple("0123456789")
+CLASSES = {"cifar10": CIFAR10_CLASSES, "digits": DIGITS_CLASSES}  # by data set
+DESCRIPTIONS = {  # by source
+    "cifar10": "CIFAR-10, the official archive",
+    "cifar10-jpeg": "CIFAR-10 as a JPEG copy, not the original pixels: fair between arms, but accuracies are not "
+    "comparable with published ones",
+    "digits": "scikit-learn's bundled digits: a test of the pipeline, not a result",
+}
 IMAGES = {"train": 50_000, "test": 10_000}
 SPLIT_SEED = 2018  # of the held-out split and the subsets, the same for every run
 
@@ -115,7 +122,7 @@ def _write_cache(path, dataset):
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
+        with partial.open("wb") as file:
             np.savez(file, fingerprint=dataset.fingerprint, **dataset.arrays)
         partial.replace(path)
     except OSError as error:

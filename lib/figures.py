@@ -71,23 +71,75 @@ def learning_curves(metrics):
 def confusion_matrices(panels, classes):
     """Matrices side by side. panels: (title, percentages (classes, classes), diverging) each; rows are true classes.
 
-    A plain matrix hides its diagonal's colour so that the errors show; a diverging one is centred on zero.
+    Plain matrices share one colour scale, without their diagonal, so that the errors show; a diverging one is centred
+    on zero. Cells that round to zero are left empty.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(COLUMN * len(panels), COLUMN), squeeze=False)
-    for number, (axis, (title, matrix, diverging)) in enumerate(zip(axes.flat, panels, strict=True)):
-        errors = np.where(np.eye(len(matrix), dtype=bool) & (not diverging), 0, matrix)
-        limit = max(np.abs(errors).max(), 1e-9)
-        axis.imshow(errors, cmap="PuOr_r" if diverging else "Blues", vmin=-limit if diverging else 0, vmax=limit)
-        for row, column in np.ndindex(matrix.shape):
+    diagonal = np.eye(len(classes), dtype=bool)
+    shades = [matrix if diverging else np.where(diagonal, 0, matrix) for _, matrix, diverging in panels]
+    plain = [shade.max() for shade, (_, _, diverging) in zip(shades, panels, strict=True) if not diverging]
+    for axis, shade, (title, matrix, diverging) in zip(axes.flat, shades, panels, strict=True):
+        limit = max(np.abs(shade).max() if diverging else max(plain), 1e-9)
+        axis.imshow(shade, cmap="PuOr_r" if diverging else "Blues", vmin=-limit if diverging else 0, vmax=limit)
+        for row, column in np.argwhere(np.abs(matrix) >= 0.05):
             value = matrix[row, column]
-            text = f"{value:+.1f}" if diverging else f"{value:.1f}" if row != column else f"{value:.0f}"
-            dark = abs(errors[row, column]) > 0.6 * limit
+            text = f"{value:+.1f}" if diverging else f"{value:.1f}"
+            dark = abs(shade[row, column]) > 0.6 * limit
             axis.text(column, row, text, ha="center", va="center", fontsize=5, color="white" if dark else "black")
-        ticks = range(len(classes))
-        axis.set_xticks(ticks, classes, rotation=90)
-        axis.set_yticks(ticks, classes if number == 0 else [])
+        axis.set_xticks(range(len(classes)), classes, rotation=90)
+        axis.set_yticks(range(len(classes)), classes if axis is axes[0, 0] else [])
         axis.set(title=title, xlabel="predicted")
         axis.tick_params(labelsize=7, length=0)
     axes[0, 0].set_ylabel("true")
+    figure.tight_layout()
+    return figure
+
+
+def paired_accuracy(pairs, comparison):
+    """Left: test accuracy of each seed in both arms, joined; right: the differences with mean and interval.
+
+    pairs: fractions, index seed, columns baseline and arm; comparison: what paired_comparison returned for them.
+    """
+    baseline, arm = pairs.columns
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6), width_ratios=[1, 1.4])
+    colours = arm_colours(pairs.columns)
+    left.plot([0, 1], 100 * pairs.to_numpy().T, color="0.75", linewidth=0.8, zorder=1)
+    for position, name in enumerate(pairs.columns):
+        left.scatter([position] * len(pairs), 100 * pairs[name], color=colours[name], s=18, zorder=2)
+        left.hlines(100 * pairs[name].mean(), position - 0.18, position + 0.18, color=colours[name], linewidth=2)
+    left.set_xticks([0, 1], [baseline, arm])
+    left.set(xlim=(-0.5, 1.5), ylabel="test accuracy (%)", title=f"{len(pairs)} paired seeds; bars: means")
+    differences = 100 * (pairs[arm] - pairs[baseline])
+    right.axvline(0, color="0.4", linewidth=0.8, linestyle="--")
+    right.scatter(differences, range(len(differences)), color=colours[arm], s=18)
+    right.set_yticks([*range(len(differences)), -1.2], [*(f"seed {seed}" for seed in differences.index), "mean"])
+    if comparison["seed_interval_pp"]:
+        right.hlines(-1.2, *comparison["seed_interval_pp"], color="black", linewidth=1.5)
+    right.scatter(comparison["difference_pp"], -1.2, color="black", marker="D", s=24)
+    right.set(xlabel=f"{arm} − {baseline} (percentage points)", title="differences; line: 95 % t interval")
+    sns.despine(figure)
+    figure.tight_layout()
+    return figure
+
+
+def recall_by_class(recalls):
+    """Left: recall of each class in both arms; right: the paired difference with its interval.
+
+    recalls: rows are classes; columns baseline, arm, difference_pp, low_pp and high_pp, in percent and points.
+    """
+    baseline, arm = recalls.columns[:2]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.8), sharey=True)
+    colours, rows = arm_colours([baseline, arm]), np.arange(len(recalls))
+    for name, marker in ((baseline, "o"), (arm, "s")):
+        left.scatter(recalls[name], rows, color=colours[name], marker=marker, s=18, label=name)
+    left.set_yticks(rows, recalls.index)
+    left.invert_yaxis()
+    left.set(xlabel="recall (%), mean over seeds")
+    left.legend(loc="best")
+    right.axvline(0, color="0.4", linewidth=0.8, linestyle="--")
+    right.hlines(rows, recalls["low_pp"], recalls["high_pp"], color="0.5", linewidth=1.2)
+    right.scatter(recalls["difference_pp"], rows, color="black", s=18, zorder=2)
+    right.set(xlabel="difference (points), 95 % interval each")
+    sns.despine(figure)
     figure.tight_layout()
     return figure

@@ -20,7 +20,7 @@ BLOCKS_PER_STAGE = 2
 class SEGate(nn.Module):
     """Squeeze and excitation: x (N, C, H, W) times a gate in (0, 1) for each image and channel.
 
-    Hu et al. 2018, arXiv 1709.01507, equations 2 to 4: global average, FC C → C/r, ReLU, FC C/r → C, sigmoid, no biases.
+    Hu et al. 2018, arXiv 1709.01507, equations 2 to 4: average pool, FC C → C/r, ReLU, FC C/r → C, sigmoid; no biases.
     """
 
     def __init__(self, channels, reduction):
@@ -92,7 +92,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet-18 from images (N, 3, 32, 32) to logits (N, classes); `stage_widths` are the channels of the four stages."""
+    """ResNet-18 from images (N, 3, 32, 32) to logits (N, classes); `stage_widths`: channels of the four stages."""
 
     def __init__(self, stage_widths, classes, make_gate=None, gate_on_skip=False):
         super().__init__()

@@ -21,7 +21,7 @@ def atomic_write(path, write):
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
+        with partial.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -39,6 +39,11 @@ def write_json(path, values):
     atomic_write(path, lambda file: file.write(text.encode()))
 
 
+def write_table(path, table):
+    """Write a pandas table as CSV without its index, atomically."""
+    atomic_write(path, lambda file: table.to_csv(file, index=False))
+
+
 @contextlib.contextmanager
 def lock(folder, what):
     """Hold `folder`/.lock while the body runs; raises StudyError at once when another process holds it.
@@ -47,7 +52,7 @@ def lock(folder, what):
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "w")  # noqa: SIM115 closed below
+        file = (folder / ".lock").open("w")
     except OSError as error:
         raise StudyError(f"cannot write in {shown(folder)}: {error.strerror}; set STUDY_OUTPUTS") from None
     with file:
@@ -115,7 +120,7 @@ def finished_runs(study):
 
 
 def load_runs(study):
-    """One row for each complete run: its settings and its summary, indexed from 0. Raises StudyError as finished_runs."""
+    """One row for each complete run with its settings and its summary; raises StudyError as finished_runs does."""
     return pd.DataFrame([{**config.to_dict(), **summary} for config, _, summary in finished_runs(study)])
 
 
@@ -128,14 +133,10 @@ def load_metrics(study):
     return pd.concat(parts, ignore_index=True)
 
 
-def load_predictions(study, arm):
-    """Predicted classes int64 (runs, N) in the order of the seeds, and labels int64 (N,), of one arm."""
-    logits, labels = [], None
-    for config, folder, _ in finished_runs(study):
-        if config.arm == arm:
-            run_logits, labels = load_logits(folder)
-            logits.append(run_logits.argmax(1))
-    return np.stack(logits), labels
+def load_predictions(study, arm, seeds):
+    """Predicted classes int64 (runs, N) of one arm, in the order of `seeds`, and labels int64 (N,)."""
+    logits, labels = zip(*(load_logits(run_folder(study.name, arm, seed)) for seed in seeds), strict=True)
+    return np.stack([run.argmax(1) for run in logits]), labels[0]
 
 
 def _read_json(path):

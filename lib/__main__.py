@@ -1,0 +1,164 @@
+"""The command line behind run_all.sh: pick a study, run what is missing, analyse, write HTML."""
+
+import argparse
+import signal
+import sys
+import time
+
+from lib import estimate, launch
+from lib.data import load_dataset, local_source
+from lib.errors import StudyError
+from lib.html import notebook_to_html
+from lib.models import build_model
+from lib.notebooks import NotebookProcess
+from lib.paths import NOTEBOOKS, outputs_folder, shown
+from lib.runs import finished_runs, lock
+from lib.study import load_study
+
+
+def main(arguments=None):
+    """Run one study as the arguments say; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that running notebooks are stopped in order
+    try:
+        gpus = launch.visible_gpus()
+        name = options.study or _default_study(gpus)
+        study = load_study(name)
+        for config in study.runs:
+            _check_buildable(config)
+        if options.dry_run:
+            return _dry_run(study, options, gpus)
+        with lock(outputs_folder(study.name), f"study {study.name!r}"):
+            return _run(study, name, options, gpus, started)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
+        return 130
+
+
+def _run(study, name, options, gpus, started):
+    missing = launch.missing_runs(study)
+    print(f"study {study.name}: {study.title}; {len(study.runs) - len(missing)} of {len(study.runs)} runs are complete")
+    jobs = options.jobs or launch.default_jobs(gpus)
+    slots = launch.slot_environments(jobs, gpus)
+    failures, not_started = [], []
+    if missing:
+        _check_data(study, missing)
+        seconds = _announce(missing, jobs, gpus)
+        budget = options.time_budget and options.time_budget * 60 - (time.monotonic() - started)
+        queue = launch.Queue(study, name, missing, slots, seconds, budget)
+        failures, not_started = queue.work(), queue.not_started
+    if not_started:
+        print(f"the time budget leaves {len(not_started)} runs for next time: the same command goes on with them")
+    if finished_runs(study):
+        _analyse(study, name, slots[0])
+    else:
+        print("no run is complete, so there is nothing to analyse yet")
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _analyse(study, name, environment):
+    folder = outputs_folder(study.name)
+    print("analysis …")
+    analysis = folder / "analysis.ipynb"
+    log = folder / "logs" / "analysis.log"
+    NotebookProcess(NOTEBOOKS / "analysis.ipynb", analysis, log, {"study": name}).wait()
+    pages = {"analysis": (analysis, f"{study.title}: analysis")}
+    for arm, notebook in launch.ensure_notebooks(study, name, environment).items():
+        pages[f"train-{arm}"] = (notebook, f"{study.title}: one training of {arm}")
+    for page, (notebook, title) in pages.items():
+        notebook_to_html(notebook, folder / "html" / f"{page}.html", title)
+    print(f"results: {shown(folder / 'results.json')}; to read: {shown(folder / 'html' / 'analysis.html')}")
+
+
+def _default_study(gpus):
+    """`paper` with a GPU, else `laptop`; `smoke` where CIFAR-10 can neither be found nor downloaded."""
+    name = "paper" if gpus else "laptop"
+    print(f"no --study given and {'a' if gpus else 'no'} GPU here: taking {name!r}")
+    if local_source() is None:
+        try:
+            load_dataset("cifar10")
+        except StudyError as error:
+            print(f"{error}; so this is 'smoke' on the bundled digits instead")
+            return "smoke"
+    return name
+
+
+def _check_buildable(config):
+    import torch
+
+    with torch.device("meta"):
+        try:
+            build_model(config, 10)
+        except StudyError as error:
+            raise StudyError(f"{config.arm} cannot be built: {error}") from None
+
+
+def _check_data(study, missing):
+    """Fetch the images that the missing runs need; refuse other images than those of the finished runs."""
+    dataset = load_dataset(missing[0].dataset)
+    for _, _, summary in finished_runs(study)[:1]:
+        if summary["data_fingerprint"] != dataset.fingerprint:
+            raise StudyError(
+                f"{shown(outputs_folder(study.name))} holds runs on {summary['data_source']} "
+                f"({summary['data_fingerprint'][:12]}) and the images here are {dataset.source} "
+                f"({dataset.fingerprint[:12]}): bring the same images, or set STUDY_OUTPUTS to an empty folder"
+            )
+
+
+def _announce(missing, jobs, gpus):
+    """Print what is ahead; returns the expected seconds of one run in its slot."""
+    alone = estimate.run_seconds(missing[0])
+    share = 1 if gpus else jobs  # concurrent runs share one CPU, but have a GPU each
+    total = sum(alone * estimate.images_to_train(c) / estimate.images_to_train(missing[0]) for c in missing)
+    concurrent = jobs if gpus else 1
+    where = f"{len(gpus)} GPU" if gpus else "the CPU"
+    print(f"{len(missing)} runs to do, {jobs} at a time on {where}: about {_duration(total / concurrent)}")
+    return alone * share
+
+
+def _dry_run(study, options, gpus):
+    missing = launch.missing_runs(study)
+    for config in missing:
+        print(f"{config.arm}  seed {config.seed}")
+    if missing:
+        _announce(missing, options.jobs or launch.default_jobs(gpus), gpus)
+    else:
+        print(f"all {len(study.runs)} runs of {study.name} are complete")
+    return 0
+
+
+def _duration(seconds):
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def _parser():
+    # ./run_all.sh --help explains the options without needing the environment
+    parser = argparse.ArgumentParser(prog="./run_all.sh", add_help=False, allow_abbrev=False)
+    parser.add_argument("--study", metavar="NAME")
+    parser.add_argument("--jobs", type=_positive(int), metavar="N")
+    parser.add_argument("--time-budget", type=_positive(float), metavar="MINUTES")
+    parser.add_argument("--dry-run", action="store_true")
+    return parser
+
+
+def _positive(kind):
+    def convert(text):
+        value = kind(text)
+        if not value > 0:
+            raise ValueError
+        return value
+
+    convert.__name__ = f"positive {kind.__name__}"
+    return convert
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Run the missing runs of a study, several at a time, each as one papermill execution of train.ipynb."""
+
+import os
+import sys
+import time
+
+from tqdm import tqdm
+
+from lib.errors import StudyError
+from lib.notebooks import NotebookProcess
+from lib.paths import NOTEBOOKS, outputs_folder, run_folder, shown
+from lib.runs import finished_runs
+
+POLL_SECONDS = 0.5
+
+
+def missing_runs(study):
+    """Configs of the runs that are not complete, in the order of the study."""
+    finished = {(config.arm, config.seed) for config, _, _ in finished_runs(study)}
+    return [config for config in study.runs if (config.arm, config.seed) not in finished]
+
+
+def visible_gpus():
+    """What CUDA_VISIBLE_DEVICES would say for each usable GPU, one string each."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return named.split(",")[:count] if named else [str(index) for index in range(count)]
+
+
+def cpu_cores():
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def default_jobs(gpus):
+    """Runs at a time: one a GPU; on a CPU one a core up to four, since runs share cores better than threads do."""
+    return len(gpus) or min(4, cpu_cores())
+
+
+def slot_environments(jobs, gpus):
+    """Environment variables of each of `jobs` concurrent runs: a GPU in turn, an equal share of the CPU threads."""
+    threads = str(max(1, cpu_cores() // jobs))
+    shares = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    return [shares | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}) for slot in range(jobs)]
+
+
+def start_run(study, study_name, config, environment):
+    """Start train.ipynb for one run; returns its NotebookProcess."""
+    folder = run_folder(study.name, config.arm, config.seed)
+    log = outputs_folder(study.name) / "logs" / f"{config.arm}-seed-{config.seed:02d}.log"
+    parameters = {"study": study_name, "arm": config.arm, "seed": config.seed}
+    return NotebookProcess(NOTEBOOKS / "train.ipynb", folder / "notebook.ipynb", log, parameters, environment)
+
+
+class Queue:
+    """The missing runs of a study on a number of slots.
+
+    study_name: what the notebook's parameter `study` gets. run_seconds: the expected time of a run in its slot,
+    replaced by the slowest finished run as soon as there is one. seconds_left: how long new work may take, or None.
+    """
+
+    def __init__(self, study, study_name, configs, slots, run_seconds, seconds_left=None):
+        self.study, self.study_name, self.waiting = study, study_name, list(configs)
+        self.free, self.running = list(slots), {}
+        self.run_seconds, self.estimated = run_seconds, True
+        self.deadline = None if seconds_left is None else time.monotonic() + seconds_left
+        self.failures, self.not_started = [], []
+
+    def work(self):
+        """Run everything, with a progress bar over epochs; returns the error lines of the runs that failed.
+
+        A run that fails does not stop the others. Ctrl-C stops all of them at their last checkpoints. The configs that
+        the time limit kept from starting are left in `not_started`.
+        """
+        total = sum(config.epochs for config in self.waiting)
+        seconds = 1 if sys.stderr.isatty() else 60  # between redraws: a log is no terminal
+        with tqdm(total=total, unit="epoch", mininterval=seconds, dynamic_ncols=True) as bar:
+            self.bar, self.settled_epochs = bar, 0
+            try:
+                while self.waiting or self.running:
+                    self._start_what_fits()
+                    self._show_progress()
+                    time.sleep(POLL_SECONDS)
+                    self._collect()
+            finally:
+                for process, *_ in self.running.values():
+                    process.stop()
+        return self.failures
+
+    def _start_what_fits(self):
+        while self.waiting and self.free:
+            if self.deadline is not None and time.monotonic() + self.run_seconds > self.deadline:
+                self.not_started, self.waiting = self.waiting, []
+                return
+            config, slot = self.waiting.pop(0), self.free.pop(0)
+            try:
+                process = start_run(self.study, self.study_name, config, slot)
+            except StudyError as error:
+                self._settle(config, slot, str(error))
+                continue
+            self.running[config] = (process, slot, time.monotonic())
+
+    def _collect(self):
+        for config, (process, slot, started) in list(self.running.items()):
+            if not process.finished():
+                continue
+            del self.running[config]
+            seconds = time.monotonic() - started
+            self._settle(config, slot, process.error() if process.failed else None)
+            if not process.failed:
+                self.run_seconds = seconds if self.estimated else max(seconds, self.run_seconds)
+                self.estimated = False
+
+    def _settle(self, config, slot, error):
+        self.free.append(slot)
+        self.settled_epochs += config.epochs
+        if error:
+            self.failures.append(f"{config.arm} seed {config.seed}: {error}")
+            self.bar.write(f"failed: {self.failures[-1]}")
+
+    def _show_progress(self):
+        done = self.settled_epochs + sum(_epochs_done(self.study, config) for config in self.running)
+        running = ", ".join(f"{config.arm} seed {config.seed}" for config in self.running)
+        self.bar.set_postfix_str(running, refresh=False)
+        self.bar.update(done - self.bar.n)
+
+
+def _epochs_done(study, config):
+    path = run_folder(study.name, config.arm, config.seed) / "metrics.csv"
+    try:
+        return max(0, len(path.read_text().splitlines()) - 1)
+    except OSError:
+        return 0
+
+
+def ensure_notebooks(study, study_name, environment):
+    """Path of one executed training notebook of each arm with a complete run, {arm: path}.
+
+    Where a finished run has lost its notebook, it is executed again, which shows the run without repeating it; an arm
+    for which that fails is left out with a line that says so.
+    """
+    notebooks = {}
+    for config, folder, _ in finished_runs(study):
+        if (folder / "notebook.ipynb").exists():
+            notebooks.setdefault(config.arm, folder / "notebook.ipynb")
+    for config, folder, _ in finished_runs(study):
+        if config.arm not in notebooks:
+            try:
+                start_run(study, study_name, config, environment).wait()
+                notebooks[config.arm] = folder / "notebook.ipynb"
+            except StudyError as error:
+                print(f"no training notebook of {config.arm} in {shown(folder)}: {error}")
+                notebooks[config.arm] = None
+    return {arm: path for arm, path in notebooks.items() if path}

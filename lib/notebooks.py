@@ -1,0 +1,109 @@
+"""Execute a notebook through papermill in a process of its own, with checked parameters and a log."""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from lib.config import suggestion
+from lib.errors import StudyError
+from lib.paths import ROOT, shown
+
+ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt)): (.*)$")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class NotebookProcess:
+    """One papermill execution of `template` into `output`, started at once; the output appears when it has succeeded.
+
+    parameters: values of the cell tagged `parameters`. environment: variables to set for the kernel. Raises StudyError,
+    before anything is launched, for a parameter that the notebook does not have.
+    """
+
+    def __init__(self, template, output, log, parameters, environment=None):
+        check_parameters(template, parameters)
+        self.output, self.log = output, log
+        self.partial = output.with_name(output.stem + ".partial.ipynb")
+        command = [sys.executable, "-m", "papermill", shown(template), shown(self.partial), "-k", "python3"]
+        command += ["--no-progress-bar", "--log-output"]
+        for name, value in parameters.items():
+            command += ["-p", name, str(value)]
+        try:
+            for folder in (output.parent, log.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            with log.open("w", encoding="utf-8") as file:
+                self.process = subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=_kernel_environment(environment or {}),
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops its runs
+                    preexec_fn=_die_with_parent,
+                )
+        except OSError as error:
+            raise StudyError(f"cannot write {shown(log)}: {error.strerror}; free space or set STUDY_OUTPUTS") from None
+
+    def finished(self):
+        """Whether the process has ended; moves the executed notebook into place when it ended well."""
+        if self.process.poll() is None:
+            return False
+        if self.process.returncode == 0 and self.partial.exists():
+            self.partial.replace(self.output)
+        return True
+
+    def wait(self):
+        """Wait for the end; raises StudyError with the notebook's own error when it failed."""
+        self.process.wait()
+        self.finished()
+        if self.failed:
+            raise StudyError(f"{self.output.name} failed: {self.error()} (log: {shown(self.log)})")
+
+    @property
+    def failed(self):
+        """Whether the finished process did not end well."""
+        return self.process.returncode != 0
+
+    def error(self):
+        """The error that ended the notebook, in one line, from its log."""
+        lines = ANSI.sub("", self.log.read_text(encoding="utf-8", errors="replace")).splitlines()
+        for line in reversed(lines):
+            if match := ERROR_LINE.match(line.strip()):
+                name, message = match.groups()
+                return message if name == "StudyError" else f"{name}: {message}"
+        return f"ended by signal {-self.process.returncode}" if self.process.returncode < 0 else "no error in the log"
+
+    def stop(self):
+        """End the process and with it the kernel; a run goes on from its checkpoint next time."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.terminate()
+        self.process.wait()
+
+
+def check_parameters(template, parameters):
+    """Raise StudyError for a parameter that the notebook does not define; papermill itself would only warn."""
+    from papermill import inspect_notebook
+
+    known = list(inspect_notebook(str(template)))
+    for name in parameters:
+        if name not in known:
+            raise StudyError(f"{shown(template)} has no parameter {name!r}{suggestion(name, known)}")
+
+
+def _kernel_environment(changes):
+    environment = {**os.environ, "STUDY_HEADLESS": "1"}
+    # Another Jupyter on this machine must not lend its kernel or its matplotlib backend.
+    environment["JUPYTER_PATH"] = str(Path(sys.prefix) / "share" / "jupyter")
+    environment.pop("MPLBACKEND", None)
+    return environment | changes
+
+
+def _die_with_parent():
+    """Ask Linux to end this child when the launcher dies, kill -9 included; other systems lack the call."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# One command for everything: sets up the environment once, then runs a study (python -m lib) or the tests.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+    cat <<'END'
+Usage: ./run_all.sh [--study NAME] [--jobs N] [--time-budget MINUTES] [--dry-run]
+       ./run_all.sh test
+       ./run_all.sh --help
+
+Sets up the environment in .venv (once), fetches the images, trains what is missing of a study, analyses it and writes
+figures, tables and HTML to outputs/<study>/. Stopped at any time, the same command goes on where it was.
+
+  --study NAME           smoke (a minute, no images needed), laptop (about an hour on a CPU), paper (a GPU), or a .yaml
+                         file of your own; without it paper where there is a GPU, else laptop, and smoke where CIFAR-10
+                         is neither in data/ nor to be downloaded
+  --jobs N               runs at a time (default: one a GPU, or one on a CPU)
+  --time-budget MINUTES  start no run that would not finish in time
+  --dry-run              list the missing runs and the time they would take
+  test                   run all tests; further words go to pytest
+
+STUDY_DATA and STUDY_OUTPUTS name other folders for data/ and outputs/. CUDA_VISIBLE_DEVICES chooses GPUs, and with an
+empty value the CPU.
+END
+}
+
+fail() { echo "error: $*" >&2; exit 1; }
+
+# The pip lines of environment.yml, which is the one list of versions.
+requirements() { sed -n 's/^      - //p' environment.yml; }
+
+find_python() {
+    for candidate in python3 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    fail "Python 3.11 to 3.14 is needed, and python3 here is $(python3 --version 2>&1 || true): install one of these"
+}
+
+# Changes with the versions and the folder; kept in .venv when the set-up has succeeded.
+stamp() { { echo "$PWD"; cat environment.yml pyproject.toml; } | cksum; }
+
+set_up_conda() {
+    local conda=$1 action=create
+    if [ -d .venv/conda-meta ]; then action=update; fi
+    "$conda" env "$action" --quiet --prefix .venv --file environment.yml
+}
+
+set_up_venv() {
+    local python
+    python=$(find_python) || return 1
+    "$python" -m venv .venv || fail "$python cannot make a virtual environment: install its venv package (python3-venv)"
+    requirements | .venv/bin/python -m pip install --quiet --disable-pip-version-check -r /dev/stdin ||
+        fail "the packages of environment.yml could not be installed; pip's message is above"
+}
+
+set_up() {
+    if [ "$(cat .venv/complete 2>/dev/null)" = "$(stamp)" ]; then return; fi
+    echo "setting up the environment in .venv (once; torch alone is several GB) …"
+    local conda
+    if conda=$(command -v mamba || command -v conda); then
+        set_up_conda "$conda" || fail "$conda could not make the environment from environment.yml; its message is above"
+    else
+        set_up_venv
+    fi
+    stamp >.venv/complete
+}
+
+case "${1:-}" in
+-h | --help)
+    usage
+    ;;
+test)
+    shift
+    set_up
+    exec .venv/bin/python -m pytest "$@"
+    ;;
+*)
+    set_up
+    exec .venv/bin/python -m lib "$@"
+    ;;
+esac
