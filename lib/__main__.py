@@ -8,7 +8,6 @@ import time
 from lib import estimate, launch
 from lib.data import load_dataset, local_source
 from lib.errors import StudyError
-from lib.html import notebook_to_html
 from lib.models import build_model
 from lib.notebooks import NotebookProcess
 from lib.paths import NOTEBOOKS, outputs_folder, shown
@@ -63,6 +62,8 @@ def _run(study, name, options, gpus, started):
 
 
 def _analyse(study, name, environment):
+    from lib.html import notebook_to_html  # slow to import, and only needed here
+
     folder = outputs_folder(study.name)
     print("analysis …")
     analysis = folder / "analysis.ipynb"

@@ -3,7 +3,7 @@
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-STEPS = 3
+STEPS = 2
 TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1297}
 
 

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,7 +77,9 @@ class NotebookProcess:
             if match := ERROR_LINE.match(line.strip()):
                 name, message = match.groups()
                 return message if name == "StudyError" else f"{name}: {message}"
-        return f"ended by signal {-self.process.returncode}" if self.process.returncode < 0 else "no error in the log"
+        if shutil.disk_usage(self.log.parent).free < 2**20:
+            return "the disk is full: free space or set STUDY_OUTPUTS"  # the log had no room for its own error
+        return f"ended with status {self.process.returncode} and no error in the log"
 
     def stop(self):
         """End the process and with it the kernel; a run goes on from its checkpoint next time."""
