@@ -50,6 +50,8 @@ def _run(study, name, options, gpus, started):
         budget = options.time_budget and options.time_budget * 60 - (time.monotonic() - started)
         queue = launch.Queue(study, name, missing, slots, seconds, budget)
         failures, not_started = queue.work(), queue.not_started
+    else:
+        print("nothing is left to train; STUDY_OUTPUTS=my-outputs trains everything anew in a folder of its own")
     if not_started:
         print(f"the time budget leaves {len(not_started)} runs for next time: the same command goes on with them")
     if finished_runs(study):

@@ -1,0 +1,320 @@
+import csv
+import dataclasses
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib import experiment
+from lib.errors import StudyError
+from lib.experiment import execute_run
+from lib.models import build_model, parameter_count
+from lib.paths import ROOT
+from lib.runs import load_logits, save_logits
+from lib.training import Trainer
+
+FILES = {"config.json", "environment.json", "metrics.csv", "summary.json", "test_logits.npz"}
+
+
+class Interruption(Exception):
+    pass
+
+
+def interrupt(config, dataset, folder, epoch, checkpoint_seconds=0):
+    """Runs up to the end of `epoch` and stops there, like a person or a time limit would."""
+
+    def stop(rows):
+        if len(rows) == epoch:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        execute_run(config, dataset, folder, stop, checkpoint_seconds)
+
+
+def read_metrics(folder):
+    return list(csv.DictReader(io.StringIO((folder / "metrics.csv").read_text())))
+
+
+def contents(folder):
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, make_config, dataset):
+    """Folder of one run that was never interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "seed-00"
+    execute_run(make_config(), dataset, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected_hash(whole):
+    return json.loads((whole / "summary.json").read_text())["logits_sha256"]
+
+
+def test_complete_run_leaves_the_files_of_a_run_folder(whole):
+    assert {path.name for path in whole.iterdir()} - {".lock"} == FILES
+
+
+def test_config_is_kept(whole, make_config):
+    assert json.loads((whole / "config.json").read_text()) == make_config().to_dict()
+
+
+def test_scores_follow_from_the_stored_logits_alone(whole, dataset):
+    summary = json.loads((whole / "summary.json").read_text())
+    logits, labels = load_logits(whole)
+    shares = np.exp(logits.astype(float))
+    shares /= shares.sum(1, keepdims=True)
+    assert summary["test_accuracy"] == np.mean(
+        [row.argmax() == label for row, label in zip(logits, labels, strict=True)]
+    )
+    assert summary["test_loss"] == pytest.approx(-np.mean(np.log(shares[np.arange(len(labels)), labels])))
+    np.testing.assert_array_equal(labels, dataset.test_labels)
+
+
+def test_summary_says_what_was_trained_on_what(whole, dataset, make_config):
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["data_fingerprint"] == dataset.fingerprint
+    assert summary["data_source"] == "digits"
+    assert summary["parameters"] == parameter_count(build_model(make_config(), 10))
+    assert (summary["device"], summary["precision"]) == ("cpu", "fp32")
+    assert summary["train_seconds"] == pytest.approx(sum(float(row["train_seconds"]) for row in read_metrics(whole)))
+
+
+def test_metrics_have_one_row_an_epoch(whole):
+    rows = read_metrics(whole)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {"learning_rate", "train_loss", "train_accuracy", "train_seconds", "images_per_second"} < set(rows[0])
+    assert not any(name.startswith(("val_", "test_")) for name in rows[0])
+
+
+def test_records_name_no_path_or_host(whole):
+    for path in whole.glob("*.json"):
+        for private in (str(ROOT), str(whole.parent), str(Path.home()) + "/", socket.gethostname()):
+            assert private not in path.read_text()
+
+
+def test_run_folder_with_ten_thousand_images_is_small(whole, tmp_path):
+    save_logits(tmp_path / "test_logits.npz", np.random.default_rng(0).normal(0, 5, (10_000, 10)), np.zeros(10_000))
+    others = sum((whole / name).stat().st_size for name in FILES - {"test_logits.npz", "metrics.csv"})
+    metrics = (whole / "metrics.csv").stat().st_size / 3 * 200
+    assert (tmp_path / "test_logits.npz").stat().st_size + others + metrics < 300_000
+
+
+def test_complete_run_is_returned_and_not_touched(whole, make_config, dataset):
+    before = contents(whole)
+    calls = []
+    summary = execute_run(make_config(), dataset, whole, calls.append)
+    after = contents(whole)
+    assert {name: after[name] for name in FILES} == {name: before[name] for name in FILES}
+    assert summary == json.loads((whole / "summary.json").read_text())
+    assert calls == []
+
+
+def test_complete_run_of_other_settings_is_not_overwritten(whole, make_config, dataset):
+    before = contents(whole)
+    with pytest.raises(StudyError, match="epochs 3 there, 2 here"):
+        execute_run(make_config(epochs=2), dataset, whole)
+    after = contents(whole)
+    assert {name: after[name] for name in FILES} == {name: before[name] for name in FILES}
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"architecture": "resnet18"}])
+def test_another_seed_or_architecture_gives_another_network(tmp_path, make_config, dataset, expected_hash, changes):
+    assert execute_run(make_config(**changes), dataset, tmp_path)["logits_sha256"] != expected_hash
+
+
+def test_rows_are_reported_before_the_first_epoch_and_after_each(tmp_path, make_config, dataset):
+    lengths = []
+    execute_run(make_config(epochs=2), dataset, tmp_path, lambda rows: lengths.append(len(rows)))
+    assert lengths == [0, 1, 2]
+
+
+def test_test_images_are_predicted_once(tmp_path, monkeypatch, make_config, dataset):
+    predicted = []
+    predict = Trainer.predict
+    monkeypatch.setattr(Trainer, "predict", lambda self, images: predicted.append(len(images)) or predict(self, images))
+    execute_run(make_config(validation_images=20, batch_size=16, epochs=2), dataset, tmp_path)
+    assert predicted == [20, 20, 40]
+
+
+def test_validation_images_give_columns_of_their_own(tmp_path, make_config, dataset):
+    summary = execute_run(make_config(validation_images=20, batch_size=16, epochs=2), dataset, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert len(rows) == 2
+    for row in rows:
+        assert float(row["val_accuracy"]) * 20 == pytest.approx(round(float(row["val_accuracy"]) * 20))
+        assert float(row["val_loss"]) > 0
+    assert not any(name.startswith("val_") for name in summary)
+
+
+def test_half_of_the_images_is_an_epoch_of_half_the_steps(tmp_path, make_config, dataset):
+    trained = []
+    execute_run(make_config(train_fraction=0.5, batch_size=16, epochs=1), dataset, tmp_path, trained.append)
+    row = trained[-1][0]
+    assert row["images_per_second"] * row["train_seconds"] == pytest.approx(48)
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 3])
+def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, make_config, dataset, expected_hash, whole, epoch):
+    interrupt(make_config(), dataset, tmp_path, epoch)
+    assert not (tmp_path / "summary.json").exists()
+    resumed_with = []
+    summary = execute_run(make_config(), dataset, tmp_path, lambda rows: resumed_with.append(len(rows)))
+    assert resumed_with == list(range(epoch, 4))
+    assert summary["logits_sha256"] == expected_hash
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == FILES
+    timed = {"train_seconds", "images_per_second"}
+    for row, reference in zip(read_metrics(tmp_path), read_metrics(whole), strict=True):
+        assert {name: row[name] for name in set(row) - timed} == {name: reference[name] for name in set(row) - timed}
+
+
+def test_run_interrupted_twice_has_one_row_an_epoch(tmp_path, make_config, dataset, expected_hash):
+    interrupt(make_config(), dataset, tmp_path, 1)
+    interrupt(make_config(), dataset, tmp_path, 2, checkpoint_seconds=1000)
+    assert execute_run(make_config(), dataset, tmp_path)["logits_sha256"] == expected_hash
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == ["1", "2", "3"]
+
+
+def test_run_interrupted_before_its_first_checkpoint_starts_over(tmp_path, make_config, dataset, expected_hash):
+    interrupt(make_config(), dataset, tmp_path, 2, checkpoint_seconds=1000)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert execute_run(make_config(), dataset, tmp_path)["logits_sha256"] == expected_hash
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == ["1", "2", "3"]
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from conftest import tiny_config, tiny_dataset
+from lib.experiment import execute_run
+execute_run(tiny_config(), tiny_dataset(), Path(sys.argv[1]), lambda rows: time.sleep(0.5), checkpoint_seconds=0)
+"""
+
+
+def test_killed_run_resumes_and_ends_like_an_uninterrupted_one(tmp_path, make_config, dataset, expected_hash):
+    folder = tmp_path / "seed-00"
+    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    child = subprocess.Popen([sys.executable, "-c", CHILD, folder], env=os.environ | {"PYTHONPATH": paths})
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / "metrics.csv").exists() or len(read_metrics(folder)) < 2:
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        with pytest.raises(StudyError, match="already being worked on by another process"):
+            execute_run(make_config(), dataset, folder)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert not (folder / "summary.json").exists()
+    resumed_with = []
+    summary = execute_run(make_config(), dataset, folder, lambda rows: resumed_with.append(len(rows)))
+    assert resumed_with[0] >= 1
+    assert summary["logits_sha256"] == expected_hash
+    assert [row["epoch"] for row in read_metrics(folder)] == ["1", "2", "3"]
+
+
+def flip_a_bit(share):
+    """A damage that hits one bit at a share of the file's length."""
+
+    def damage(content):
+        position = int(share * len(content))
+        return content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :]
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: content[:-5000], id="truncated"),
+        pytest.param(lambda content: b"not a checkpoint", id="foreign"),
+        *[pytest.param(flip_a_bit(share), id=f"one bit at {share}") for share in (0.2, 0.5, 0.8)],
+    ],
+)
+def test_damaged_checkpoint_costs_time_and_nothing_else(tmp_path, make_config, dataset, expected_hash, damage):
+    interrupt(make_config(), dataset, tmp_path, 2)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    resumed_with = []
+    summary = execute_run(make_config(), dataset, tmp_path, lambda rows: resumed_with.append(len(rows)))
+    assert summary["logits_sha256"] == expected_hash
+    assert resumed_with[0] == 0
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("missing", ["model", "optimizer", "scaler", "epoch"])
+def test_checkpoint_of_another_version_is_ignored(tmp_path, monkeypatch, make_config, dataset, expected_hash, missing):
+    state = Trainer.state
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "state", lambda self: {k: v for k, v in state(self).items() if k != missing})
+        interrupt(make_config(), dataset, tmp_path, 2)
+    assert execute_run(make_config(), dataset, tmp_path)["logits_sha256"] == expected_hash
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == ["1", "2", "3"]
+
+
+def test_checkpoint_of_another_config_is_ignored(tmp_path, make_config, dataset, expected_hash):
+    interrupt(make_config(seed=1), dataset, tmp_path, 2)
+    assert execute_run(make_config(), dataset, tmp_path)["logits_sha256"] == expected_hash
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
+
+
+def test_checkpoint_of_other_images_is_ignored(tmp_path, make_config, dataset, expected_hash):
+    other = dataclasses.replace(dataset, train_images=dataset.train_images[::-1].copy())
+    interrupt(make_config(), other, tmp_path, 2)
+    assert execute_run(make_config(), dataset, tmp_path)["logits_sha256"] == expected_hash
+
+
+def test_checkpoint_in_another_precision_is_ignored(tmp_path, monkeypatch, make_config, dataset):
+    config = make_config(precision="auto")
+    monkeypatch.setattr(experiment, "choose_precision", lambda device: "fp32")
+    interrupt(config, dataset, tmp_path / "cut", 2)
+    monkeypatch.setattr(experiment, "choose_precision", lambda device: "bf16")
+    resumed, reference = (execute_run(config, dataset, tmp_path / name) for name in ("cut", "whole"))
+    assert resumed["precision"] == "bf16"
+    assert resumed["logits_sha256"] == reference["logits_sha256"]
+
+
+def test_run_whose_last_update_spoils_the_network_names_the_learning_rate(tmp_path, make_config, dataset):
+    config = make_config(epochs=1, warmup_epochs=0, learning_rate=100.0, batch_size=96)
+    with pytest.raises(StudyError, match="learning_rate"):
+        execute_run(config, dataset, tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_more_validation_images_than_images_are_refused(tmp_path, make_config, dataset):
+    with pytest.raises(StudyError, match="validation_images"):
+        execute_run(make_config(validation_images=120, train_fraction=0.5, batch_size=16), dataset, tmp_path)
+
+
+def test_full_disk_ends_the_run_in_one_line(small_disk, make_config, dataset):
+    with pytest.raises(StudyError, match=r"cannot write .*checkpoint\.pt.*free space or set STUDY_OUTPUTS") as caught:
+        execute_run(make_config(), dataset, small_disk / "seed-00", checkpoint_seconds=0)
+    assert "\n" not in str(caught.value)
+    assert "space" in str(caught.value).split(";")[0].lower()
+    assert {path.name for path in (small_disk / "seed-00").iterdir()} == FILES - {"summary.json", "test_logits.npz"} | {
+        ".lock"
+    }
+
+
+def test_folder_that_cannot_be_made_is_an_error_in_one_line(tmp_path, make_config, dataset):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="cannot write in .*STUDY_OUTPUTS"):
+        execute_run(make_config(), dataset, tmp_path / "file" / "seed-00")
+
+
+def test_checkpoints_are_as_far_apart_as_asked_for(tmp_path, monkeypatch, make_config, dataset):
+    saved = []
+    save = experiment._save_checkpoint
+    monkeypatch.setattr(experiment, "_save_checkpoint", lambda *arguments: saved.append(1) or save(*arguments))
+    execute_run(make_config(), dataset, tmp_path, checkpoint_seconds=1000)
+    assert len(saved) == 1

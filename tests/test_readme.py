@@ -1,0 +1,30 @@
+"""The README says what the results say, and its links lead somewhere."""
+
+import json
+import re
+
+from lib.analysis import conclusion
+from lib.paths import ROOT
+from lib.study import load_study
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_result_is_the_one_in_results_json():
+    results = json.loads((ROOT / "outputs" / "laptop" / "results.json").read_text())
+    assert f"> {conclusion(results)}\n" in README
+    assert results["data_source"] == "cifar10-jpeg" and "JPEG copy" in README
+
+
+def test_links_lead_to_files():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_the_study_table_agrees_with_the_study_files():
+    laptop, smoke, paper = (load_study(name) for name in ("laptop", "smoke", "paper"))
+    assert f"2 arms × 5 seeds, quarter width, {laptop.runs[0].epochs} epochs" in README and len(laptop.runs) == 10
+    assert "2 arms × 2 seeds" in README and len(smoke.runs) == 4
+    assert f"{len({config.arm for config in paper.runs})} arms, 5 to 20 seeds" in README
