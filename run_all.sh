@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One command for everything: sets up the environment once, then runs a study (python -m lib) or the tests.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
     cat <<'END'
@@ -12,10 +12,10 @@ Usage: ./run_all.sh [--study NAME] [--jobs N] [--time-budget MINUTES] [--dry-run
 Sets up the environment in .venv (once), fetches the images, trains what is missing of a study, analyses it and writes
 figures, tables and HTML to outputs/<study>/. Stopped at any time, the same command goes on where it was.
 
-  --study NAME           smoke (a minute, no images needed), laptop (about an hour on a CPU), paper (a GPU), or a .yaml
+  --study NAME           smoke (two minutes, no images needed), laptop (about an hour on a CPU), paper (a GPU), or a .yaml
                          file of your own; without it paper where there is a GPU, else laptop, and smoke where CIFAR-10
                          is neither in data/ nor to be downloaded
-  --jobs N               runs at a time (default: one a GPU, or one on a CPU)
+  --jobs N               runs at a time (default: one a GPU, or two on a CPU)
   --time-budget MINUTES  start no run that would not finish in time
   --dry-run              list the missing runs and the time they would take
   test                   run all tests; further words go to pytest
@@ -58,6 +58,10 @@ set_up_venv() {
 }
 
 set_up() {
+    cd "$root"
+    if [ "$(cat .venv/complete 2>/dev/null)" = "$(stamp)" ]; then return; fi
+    exec 9>.venv.lock # so that two commands at once do not build one environment together
+    if command -v flock >/dev/null; then flock 9; fi
     if [ "$(cat .venv/complete 2>/dev/null)" = "$(stamp)" ]; then return; fi
     echo "setting up the environment in .venv (once; torch alone is several GB) …"
     local conda
@@ -75,11 +79,12 @@ case "${1:-}" in
     ;;
 test)
     shift
-    set_up
+    (set_up)
+    cd "$root"
     exec .venv/bin/python -m pytest "$@"
     ;;
 *)
-    set_up
-    exec .venv/bin/python -m lib "$@"
+    (set_up)
+    PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$root/.venv/bin/python" -m lib "$@"
     ;;
 esac

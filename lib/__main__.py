@@ -1,28 +1,38 @@
 """The command line behind run_all.sh: pick a study, run what is missing, analyse, write HTML."""
 
 import argparse
+import math
+import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from lib import estimate, launch
 from lib.data import load_dataset, local_source
+from lib.devices import choose_device, resolve_precision
 from lib.errors import StudyError
 from lib.models import build_model
 from lib.notebooks import NotebookProcess
 from lib.paths import NOTEBOOKS, outputs_folder, shown
-from lib.runs import finished_runs, lock
+from lib.runs import ORIGIN_KEYS, finished_runs, lock
 from lib.study import load_study
+
+ANALYSIS_SECONDS = 60  # kept free at the end of a time budget
 
 
 def main(arguments=None):
     """Run one study as the arguments say; returns the exit status."""
     options = _parser().parse_args(arguments)
+    for variable in {"STUDY_DATA", "STUDY_OUTPUTS"} & set(os.environ):
+        os.environ[variable] = str(Path(os.environ[variable]).resolve())  # notebooks run in another folder
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that running notebooks are stopped in order
     try:
         gpus = launch.visible_gpus()
-        name = options.study or _default_study(gpus)
+        name = options.study or _default_study(gpus, options.dry_run)
+        if name.endswith(".yaml"):
+            name = str(Path(name).resolve())
         study = load_study(name)
         for config in study.runs:
             _check_buildable(config)
@@ -45,9 +55,11 @@ def _run(study, name, options, gpus, started):
     slots = launch.slot_environments(jobs, gpus)
     failures, not_started = [], []
     if missing:
-        _check_data(study, missing)
+        _check_comparable(study, missing)
         seconds = _announce(missing, jobs, gpus)
-        budget = options.time_budget and options.time_budget * 60 - (time.monotonic() - started)
+        budget = None
+        if options.time_budget:
+            budget = options.time_budget * 60 - (time.monotonic() - started) - ANALYSIS_SECONDS
         queue = launch.Queue(study, name, missing, slots, seconds, budget)
         failures, not_started = queue.work(), queue.not_started
     else:
@@ -79,11 +91,11 @@ def _analyse(study, name, environment):
     print(f"results: {shown(folder / 'results.json')}; to read: {shown(folder / 'html' / 'analysis.html')}")
 
 
-def _default_study(gpus):
+def _default_study(gpus, dry_run):
     """`paper` with a GPU, else `laptop`; `smoke` where CIFAR-10 can neither be found nor downloaded."""
     name = "paper" if gpus else "laptop"
     print(f"no --study given and {'a' if gpus else 'no'} GPU here: taking {name!r}")
-    if local_source() is None:
+    if local_source() is None and not dry_run:
         try:
             load_dataset("cifar10")
         except StudyError as error:
@@ -102,27 +114,28 @@ def _check_buildable(config):
             raise StudyError(f"{config.arm} cannot be built: {error}") from None
 
 
-def _check_data(study, missing):
-    """Fetch the images that the missing runs need; refuse other images than those of the finished runs."""
+def _check_comparable(study, missing):
+    """Fetch the images of the missing runs; refuse to add runs that cannot be compared with the finished ones."""
     dataset = load_dataset(missing[0].dataset)
+    here = (dataset.source, dataset.fingerprint, resolve_precision(missing[0], choose_device()))
     for _, _, summary in finished_runs(study)[:1]:
-        if summary["data_fingerprint"] != dataset.fingerprint:
+        there = tuple(summary[key] for key in ORIGIN_KEYS)
+        if there != here:
+            shapes = ["{} ({:.12}) in {}".format(*origin) for origin in (there, here)]
             raise StudyError(
-                f"{shown(outputs_folder(study.name))} holds runs on {summary['data_source']} "
-                f"({summary['data_fingerprint'][:12]}) and the images here are {dataset.source} "
-                f"({dataset.fingerprint[:12]}): bring the same images, or set STUDY_OUTPUTS to an empty folder"
+                f"{shown(outputs_folder(study.name))} has runs on {shapes[0]} and this would add runs on {shapes[1]}: "
+                "bring the same images and a like machine, or set STUDY_OUTPUTS to an empty folder"
             )
 
 
 def _announce(missing, jobs, gpus):
-    """Print what is ahead; returns the expected seconds of one run in its slot."""
-    alone = estimate.run_seconds(missing[0])
-    share = 1 if gpus else jobs  # concurrent runs share one CPU, but have a GPU each
-    total = sum(alone * estimate.images_to_train(c) / estimate.images_to_train(missing[0]) for c in missing)
-    concurrent = jobs if gpus else 1
-    where = f"{len(gpus)} GPU" if gpus else "the CPU"
-    print(f"{len(missing)} runs to do, {jobs} at a time on {where}: about {_duration(total / concurrent)}")
-    return alone * share
+    """Print what is ahead; returns the expected seconds of training an image in a slot."""
+    alone = estimate.seconds_per_image(missing[0])
+    devices = max(1, len(gpus))
+    total = alone * sum(map(estimate.images_to_train, missing)) / min(devices, jobs)
+    where = f"{devices} GPU{'s'[: devices > 1]}" if gpus else "the CPU"
+    print(f"{len(missing)} runs to do, {jobs} at a time on {where}: about {_duration(total)} of training")
+    return alone * math.ceil(jobs / devices)  # runs on one device share it
 
 
 def _dry_run(study, options, gpus):

@@ -71,7 +71,7 @@ def conclusion(results):
     reading = "excludes" if low > 0 or high < 0 else "includes"
     return (
         f"{said}, 95 % interval over seeds {low:+.2f} to {high:+.2f}, which {reading} zero "
-        f"(exact permutation p = {primary['p_value']:.3f})."
+        f"(p = {primary['p_value']:.3f} from flipped signs)."
     )
 
 

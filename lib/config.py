@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 
 from lib.errors import StudyError
 
@@ -57,6 +58,8 @@ class RunConfig:
         for field in dataclasses.fields(self):
             value = _checked_type(field.name, getattr(self, field.name), field.type)
             object.__setattr__(self, field.name, value)
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.arm):
+            raise StudyError(f"arm {self.arm!r} cannot name a folder: take letters, digits and _ . - only")
         for name, (low, high) in RANGES.items():
             if not low <= getattr(self, name) <= high:
                 raise StudyError(f"{name} = {getattr(self, name)} is out of range: take {low:g} to {high:g}")
@@ -92,7 +95,7 @@ def suggestion(name, known):
 
 
 def _checked_type(name, value, wanted):
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and type(value) is int and abs(value) < 2**53:
         value = float(value)  # YAML and papermill write 1 for 1.0
     if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
         raise StudyError(f"{name} = {value!r} is not a valid {wanted.__name__}")

@@ -1,5 +1,6 @@
 """Images as uint8 arrays: official archive, image folder or bundled digits, decoded once and fingerprinted."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -63,10 +64,23 @@ def load_dataset(name):
 
 
 def local_source():
-    """Which CIFAR-10 lies in the data folder: `cifar10`, `cifar10-jpeg` or None."""
-    if any((data_folder() / name).exists() for name in ("cifar-10-batches-py", "cifar-10-python.tar.gz")):
+    """Which CIFAR-10 lies in the data folder, decoded or not: `cifar10`, `cifar10-jpeg` or None."""
+    if _cache("cifar10").exists() or (data_folder() / "cifar-10-batches-py").is_dir() or _archive_is_whole():
         return "cifar10"
-    return "cifar10-jpeg" if (data_folder() / "cifar10-jpeg").is_dir() else None
+    if _cache("cifar10-jpeg").exists() or (data_folder() / "cifar10-jpeg").is_dir():
+        return "cifar10-jpeg"
+    return None
+
+
+def _archive_is_whole():
+    """Whether the official archive is here with its checksum, which a download that was cut short has not."""
+    archive = data_folder() / "cifar-10-python.tar.gz"
+    if not archive.is_file():
+        return False
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    return check_integrity(archive, CIFAR10.tgz_md5)
 
 
 def stratified_order(labels):
@@ -83,7 +97,12 @@ def stratified_order(labels):
 
 
 def split_indices(labels, train_fraction, validation_images):
-    """Training and validation indices, each sorted: the validation split is cut off first, then the fraction."""
+    """Training and validation indices, each sorted: the validation split is cut off first, then the fraction.
+
+    Raises StudyError where no training image would be left.
+    """
+    if validation_images >= len(labels):
+        raise StudyError(f"validation_images = {validation_images} leaves none of {len(labels)} images for training")
     order = stratified_order(labels)
     available = len(order) - validation_images
     train = order[: round(available * train_fraction)]
@@ -101,8 +120,12 @@ def _digits():
     return Dataset("digits", DIGITS_CLASSES, images[train], labels[train], images[test], labels[test])
 
 
+def _cache(source):
+    return data_folder() / "cache" / f"{source}.npz"
+
+
 def _cached(source, decode):
-    path = data_folder() / "cache" / f"{source}.npz"
+    path = _cache(source)
     if path.exists():
         try:
             with np.load(path, allow_pickle=False) as stored:
@@ -126,7 +149,8 @@ def _write_cache(path, dataset):
             np.savez(file, fingerprint=dataset.fingerprint, **dataset.arrays)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise StudyError(f"cannot write the decoded images to {shown(path)}: {error.strerror}") from None
 
 
@@ -137,9 +161,9 @@ def _official_archive():
     try:
         folder.mkdir(parents=True, exist_ok=True)
         train, test = (CIFAR10(folder, train=train, download=True) for train in (True, False))
-    except (OSError, RuntimeError, EOFError) as error:
+    except Exception as error:  # noqa: BLE001 a network has many ways to fail
         raise StudyError(
-            f"CIFAR-10 is not in {shown(folder)}/ and cannot be downloaded ({_one_line(error)}): put "
+            f"CIFAR-10 is not whole in {shown(folder)}/ and cannot be downloaded ({_one_line(error)}): put "
             "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html or an image folder cifar10-jpeg/ "
             "there, or take --study smoke, which needs no data"
         ) from None
@@ -182,7 +206,7 @@ def _read_image(path: Path):
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 Pillow has many ways to refuse a file
         raise StudyError(f"{shown(path)} cannot be read ({_one_line(error)}): restore that file") from None
     if pixels.shape != (32, 32, 3):
         raise StudyError(f"{shown(path)} is {pixels.shape[1]}×{pixels.shape[0]} pixels, not 32×32: restore that file")

@@ -32,6 +32,11 @@ def choose_precision(device):
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
+def resolve_precision(config, device):
+    """The precision that a run of this config has on the device."""
+    return choose_precision(device) if config.precision == "auto" else config.precision
+
+
 def device_name(device):
     """The name that the GPU or the processor gives itself."""
     if device.type == "cuda":

@@ -11,9 +11,10 @@ import torch
 
 from lib.config import config_hash
 from lib.data import split_indices
-from lib.devices import choose_device, choose_precision, describe_environment
+from lib.devices import choose_device, describe_environment, resolve_precision
+from lib.errors import StudyError
 from lib.models import build_model, multiply_adds, parameter_count
-from lib.runs import atomic_write, lock, read_summary, save_logits, write_json
+from lib.runs import atomic_write, lock, read_json, read_summary, save_logits, write_json
 from lib.training import Trainer
 
 CHECKPOINT_SECONDS = 20  # training time between checkpoints, so that saving stays a small share of it
@@ -35,17 +36,19 @@ def execute_run(config, dataset, folder, on_epoch=None, checkpoint_seconds=CHECK
 
 def _train_and_test(config, dataset, folder, on_epoch, checkpoint_seconds):
     device = choose_device()
-    precision = choose_precision(device) if config.precision == "auto" else config.precision
+    precision = resolve_precision(config, device)
+    identity = {"config_hash": config_hash(config.to_dict()), "data_fingerprint": dataset.fingerprint}
+    machine = {"device": device.type, "precision": precision}
     train, validation = split_indices(dataset.train_labels, config.train_fraction, config.validation_images)
-    model = build_model(config, len(dataset.classes))
-    costs = {"parameters": parameter_count(model), "multiply_adds": multiply_adds(model)}
-    trainer = Trainer(config, model, dataset.train_images[train], dataset.train_labels[train], device, precision)
-    fingerprint = dataset.fingerprint
-    write_json(folder / "config.json", config.to_dict())
-    write_json(folder / "environment.json", describe_environment(device, precision))
 
-    identity = {"config_hash": config_hash(config.to_dict()), "data_fingerprint": fingerprint}
-    rows = _resume(folder, trainer, identity)
+    def new_trainer():
+        model = build_model(config, len(dataset.classes))
+        return Trainer(config, model, dataset.train_images[train], dataset.train_labels[train], device, precision)
+
+    trainer, rows = _resumed(folder, new_trainer, identity | machine)
+    costs = {"parameters": parameter_count(trainer.model), "multiply_adds": multiply_adds(trainer.model)}
+    write_json(folder / "config.json", config.to_dict())
+    _write_environment(folder, describe_environment(device, precision), resumed=bool(rows))
     on_epoch(rows)
     saved = time.perf_counter()
     while trainer.epoch < config.epochs:
@@ -56,14 +59,17 @@ def _train_and_test(config, dataset, folder, on_epoch, checkpoint_seconds):
         rows.append(row)
         _write_metrics(folder, rows)
         if time.perf_counter() - saved >= checkpoint_seconds or trainer.epoch == config.epochs:
-            _save_checkpoint(folder, trainer, rows, identity)
+            _save_checkpoint(folder, trainer, rows, identity | machine)
             saved = time.perf_counter()
         on_epoch(rows)
 
     logits = trainer.predict(dataset.test_images)
+    stored = logits.astype(np.float16)
+    if not np.isfinite(stored).all():
+        raise StudyError("the test logits are not finite: the run has failed; try a lower learning_rate")
+    save_logits(folder / "test_logits.npz", stored, dataset.test_labels)
     # Scores come from the logits as they are stored, so that anyone gets the same numbers from the file.
-    save_logits(folder / "test_logits.npz", logits, dataset.test_labels)
-    scores = _score(logits.astype(np.float16).astype(np.float32), dataset.test_labels)
+    scores = _score(stored, dataset.test_labels)
     summary = {
         **identity,
         "data_source": dataset.source,
@@ -71,8 +77,7 @@ def _train_and_test(config, dataset, folder, on_epoch, checkpoint_seconds):
         "logits_sha256": hashlib.sha256(logits.tobytes()).hexdigest(),
         **costs,
         "train_seconds": sum(row["train_seconds"] for row in rows),
-        "device": device.type,
-        "precision": precision,
+        **machine,
         "finished_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     write_json(folder / "summary.json", summary)
@@ -88,23 +93,41 @@ def _score(logits, labels):
 
 
 def _save_checkpoint(folder, trainer, rows, identity):
-    state = {"identity": identity, "rows": rows, "trainer": trainer.state()}
-    atomic_write(folder / "checkpoint.pt", lambda file: torch.save(state, file))
+    buffer = io.BytesIO()
+    torch.save({"identity": identity, "rows": rows, "trainer": trainer.state()}, buffer)
+    content = buffer.getvalue()
+    atomic_write(folder / "checkpoint.pt", lambda file: file.write(hashlib.sha256(content).digest() + content))
 
 
-def _resume(folder, trainer, identity):
-    """Bring the trainer to the last checkpoint of the same config and images; returns its rows of metrics, or []."""
+def _resumed(folder, new_trainer, identity):
+    """A trainer at the last checkpoint of the same config, images and machine, and its rows of metrics.
+
+    Where there is no such checkpoint, or a damaged one, a trainer at its start and no rows.
+    """
+    trainer = new_trainer()
     path = folder / "checkpoint.pt"
     if not path.exists():
-        return []
+        return trainer, []
     try:
-        state = torch.load(path, map_location=trainer.device, weights_only=True)
-        if state["identity"] != identity:
-            return []
-        trainer.restore(state["trainer"])
-        return state["rows"]
-    except Exception:  # noqa: BLE001 a damaged checkpoint of any kind costs time, never correctness
-        return []
+        stored = path.read_bytes()
+        digest, content = stored[:32], stored[32:]
+        state = torch.load(io.BytesIO(content), map_location=trainer.device, weights_only=True)
+        if hashlib.sha256(content).digest() == digest and state["identity"] == identity:
+            trainer.restore(state["trainer"])
+            return trainer, state["rows"]
+    except Exception:  # noqa: BLE001 whatever is wrong with it, the run starts over
+        pass
+    return new_trainer(), []  # a restore that failed half-way has touched the first one
+
+
+def _write_environment(folder, environment, resumed):
+    """Write environment.json; a run that goes on elsewhere, or with other code, keeps the earlier records in it."""
+    path = folder / "environment.json"
+    earlier = read_json(path) if resumed else None
+    if earlier:
+        history = earlier.pop("earlier", [])
+        environment = environment | {"earlier": history + [earlier] * (earlier != environment)}
+    write_json(path, environment)
 
 
 def _write_metrics(folder, rows):

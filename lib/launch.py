@@ -6,12 +6,15 @@ import time
 
 from tqdm import tqdm
 
+from lib import estimate
 from lib.errors import StudyError
 from lib.notebooks import NotebookProcess
 from lib.paths import NOTEBOOKS, outputs_folder, run_folder, shown
 from lib.runs import finished_runs
 
 POLL_SECONDS = 0.5
+NOTEBOOK_SECONDS = 30  # start, images, test and saving around the training
+MARGIN = 1.25  # a run that is this much slower than expected still finishes in the time budget
 
 
 def missing_runs(study):
@@ -21,11 +24,19 @@ def missing_runs(study):
 
 
 def visible_gpus():
-    """What CUDA_VISIBLE_DEVICES would say for each usable GPU, one string each."""
+    """What CUDA_VISIBLE_DEVICES would say for each GPU, one string each; StudyError for one too old for torch."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
+    for index in range(count):
+        major, minor = torch.cuda.get_device_capability(index)
+        supported = [int(name.removeprefix("sm_")) for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
+        if supported and 10 * major + minor < min(supported):
+            raise StudyError(
+                f"{torch.cuda.get_device_name(index)} is too old for torch {torch.__version__}: put torch==2.7.1 and "
+                "torchvision==0.22.1 into environment.yml, or set CUDA_VISIBLE_DEVICES= to use the CPU"
+            )
     return named.split(",")[:count] if named else [str(index) for index in range(count)]
 
 
@@ -35,8 +46,11 @@ def cpu_cores():
 
 
 def default_jobs(gpus):
-    """Runs at a time: one a GPU; on a CPU one a core up to four, since runs share cores better than threads do."""
-    return len(gpus) or min(4, cpu_cores())
+    """Runs at a time: one a GPU; two on a CPU, where two runs share the cores better than one run's threads do.
+
+    More than two would need more memory, about 2 GB each, than many laptops have to spare.
+    """
+    return len(gpus) or min(2, cpu_cores())
 
 
 def slot_environments(jobs, gpus):
@@ -57,14 +71,14 @@ def start_run(study, study_name, config, environment):
 class Queue:
     """The missing runs of a study on a number of slots.
 
-    study_name: what the notebook's parameter `study` gets. run_seconds: the expected time of a run in its slot,
-    replaced by the slowest finished run as soon as there is one. seconds_left: how long new work may take, or None.
+    study_name: what the notebook's parameter `study` gets. seconds_per_image: the expected time of training in a slot,
+    then that of the slowest run that has started and finished here. seconds_left: how long work may take, or None.
     """
 
-    def __init__(self, study, study_name, configs, slots, run_seconds, seconds_left=None):
+    def __init__(self, study, study_name, configs, slots, seconds_per_image, seconds_left=None):
         self.study, self.study_name, self.waiting = study, study_name, list(configs)
         self.free, self.running = list(slots), {}
-        self.run_seconds, self.estimated = run_seconds, True
+        self.seconds_per_image, self.measured = seconds_per_image, []
         self.deadline = None if seconds_left is None else time.monotonic() + seconds_left
         self.failures, self.not_started = [], []
 
@@ -91,7 +105,7 @@ class Queue:
 
     def _start_what_fits(self):
         while self.waiting and self.free:
-            if self.deadline is not None and time.monotonic() + self.run_seconds > self.deadline:
+            if self.deadline is not None and time.monotonic() + self._seconds(self.waiting[0]) > self.deadline:
                 self.not_started, self.waiting = self.waiting, []
                 return
             config, slot = self.waiting.pop(0), self.free.pop(0)
@@ -100,18 +114,21 @@ class Queue:
             except StudyError as error:
                 self._settle(config, slot, str(error))
                 continue
-            self.running[config] = (process, slot, time.monotonic())
+            fresh = not _epochs_done(self.study, config)
+            self.running[config] = (process, slot, time.monotonic(), fresh)
+
+    def _seconds(self, config):
+        return NOTEBOOK_SECONDS + MARGIN * self.seconds_per_image * estimate.images_to_train(config)
 
     def _collect(self):
-        for config, (process, slot, started) in list(self.running.items()):
+        for config, (process, slot, started, fresh) in list(self.running.items()):
             if not process.finished():
                 continue
             del self.running[config]
-            seconds = time.monotonic() - started
+            if fresh and not process.failed:
+                self.measured.append((time.monotonic() - started) / estimate.images_to_train(config))
+                self.seconds_per_image = max(self.measured)
             self._settle(config, slot, process.error() if process.failed else None)
-            if not process.failed:
-                self.run_seconds = seconds if self.estimated else max(seconds, self.run_seconds)
-                self.estimated = False
 
     def _settle(self, config, slot, error):
         self.free.append(slot)

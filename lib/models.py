@@ -48,11 +48,12 @@ class StaticGate(nn.Module):
         self.logit = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x):
-        return x * torch.sigmoid(self.logit)[:, None, None]
+        gate = torch.sigmoid(self.logit).to(x.dtype)  # or float32 would spread through the network under autocast
+        return x * gate[:, None, None]
 
 
 class HalfScale(nn.Module):
-    """The fixed factor 0.5: what an SE gate does at initialisation, and nothing else."""
+    """The fixed factor 0.5: about what an SE gate is at initialisation, and nothing else."""
 
     def __init__(self, channels):
         super().__init__()
@@ -80,6 +81,9 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
         self.gate = make_gate(channels) if make_gate else nn.Identity()
         self.gate_on_skip = gate_on_skip
+
+    def extra_repr(self):
+        return f"gate_on_skip={self.gate_on_skip}"
 
     def forward(self, x):
         residual = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)), inplace=True)))
@@ -187,6 +191,9 @@ def multiply_adds(model):
     """Multiply-accumulate operations for one 32×32 image, in convolutions and linear layers (half of the FLOPs)."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    training = model.training
+    model.eval()  # so that counting leaves the running statistics alone
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, 32, 32, device=next(model.parameters()).device))
+    model.train(training)
     return counter.get_total_flops() // 2

@@ -12,13 +12,16 @@ from lib.config import RunConfig, config_hash
 from lib.errors import StudyError
 from lib.paths import outputs_folder, run_folder, shown
 
+ORIGIN_KEYS = ("data_source", "data_fingerprint", "precision")  # equal in all runs that are compared
+SUMMARY_KEYS = {*ORIGIN_KEYS, "config_hash", "test_accuracy", "test_loss", "parameters", "train_seconds"}
+
 
 def atomic_write(path, write):
     """Make `path` whole or not at all: `write(file)` fills a partial file that then takes its place.
 
     Raises StudyError where the folder cannot be written or the disk is full.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -26,10 +29,10 @@ def atomic_write(path, write):
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+    except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = error.strerror or "the system gives no reason"
         raise StudyError(f"cannot write {shown(path)}: {reason}; free space or set STUDY_OUTPUTS") from None
 
 
@@ -60,20 +63,24 @@ def lock(folder, what):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StudyError(f"{what} is already being worked on by another process: wait for it or stop it") from None
+        except OSError as error:
+            reason = f"{shown(folder)} is on a disk without file locks ({error.strerror})"
+            raise StudyError(f"{reason}: set STUDY_OUTPUTS to a folder on another disk") from None
         yield
 
 
 def read_summary(folder, config):
     """The summary of a complete run, or None for a run that is missing or was cut short.
 
-    Raises StudyError when the folder holds a complete run of other settings.
+    Settings that are newer than the run count as their defaults. Raises StudyError when the folder holds a complete run
+    of other settings.
     """
-    summary, stored = _read_json(folder / "summary.json"), _read_json(folder / "config.json")
-    if summary is None or stored is None:
+    summary, stored = read_json(folder / "summary.json"), read_json(folder / "config.json")
+    if summary is None or stored is None or not set(summary) >= SUMMARY_KEYS:
         return None
-    if summary.get("config_hash") != config_hash(stored):
+    if summary["config_hash"] != config_hash(stored):
         raise StudyError(f"{shown(folder)}: summary.json does not belong to config.json; move the folder away")
-    if RunConfig.from_dict(stored) != config:
+    if not _same_settings(stored, config):
         now = config.to_dict()
         changed = [
             f"{name} {stored.get(name)!r} there, {now[name]!r} here" for name in now if stored.get(name) != now[name]
@@ -83,6 +90,13 @@ def read_summary(folder, config):
             "move it away, or give the changed study a name of its own"
         )
     return summary
+
+
+def _same_settings(stored, config):
+    try:
+        return RunConfig.from_dict(stored) == config
+    except (StudyError, TypeError):  # settings that are unknown, out of range or missing today
+        return False
 
 
 def save_logits(path, logits, labels):
@@ -104,7 +118,7 @@ def load_logits(folder):
 def finished_runs(study):
     """(config, folder, summary) of every complete run of a study, in the order of the study.
 
-    Raises StudyError when they do not all stem from the same images.
+    Raises StudyError when they do not all stem from the same images, trained in the same precision.
     """
     found = []
     for config in study.runs:
@@ -112,34 +126,48 @@ def finished_runs(study):
         summary = read_summary(folder, config)
         if summary:
             found.append((config, folder, summary))
-    sources = {(summary["data_source"], summary["data_fingerprint"]) for _, _, summary in found}
-    if len(sources) > 1:
-        names = ", ".join(f"{source} ({fingerprint[:12]})" for source, fingerprint in sorted(sources))
-        raise StudyError(f"{shown(outputs_folder(study.name))} mixes runs on different images: {names}; move some away")
+    origins = sorted({tuple(summary[key] for key in ORIGIN_KEYS) for _, _, summary in found})
+    if len(origins) > 1:
+        names = ", ".join(f"{source} ({fingerprint[:12]}) in {precision}" for source, fingerprint, precision in origins)
+        raise StudyError(
+            f"{shown(outputs_folder(study.name))} mixes runs that cannot be compared: {names}; move some away"
+        )
     return found
 
 
 def load_runs(study):
     """One row for each complete run with its settings and its summary; raises StudyError as finished_runs does."""
-    return pd.DataFrame([{**config.to_dict(), **summary} for config, _, summary in finished_runs(study)])
+    rows = []
+    for config, folder, summary in finished_runs(study):
+        environment = read_json(folder / "environment.json") or {}
+        rows.append({**config.to_dict(), **summary, "device_name": environment.get("device_name", "unknown")})
+    return pd.DataFrame(rows)
 
 
 def load_metrics(study):
-    """All rows of all metrics.csv of a study, with the columns arm and seed."""
-    parts = [
-        pd.read_csv(folder / "metrics.csv").assign(arm=config.arm, seed=config.seed)
-        for config, folder, _ in finished_runs(study)
-    ]
+    """All rows of all metrics.csv of a study, with arm and seed; raises StudyError for a damaged file or no run."""
+    parts = []
+    for config, folder, _ in finished_runs(study):
+        try:
+            table = pd.read_csv(folder / "metrics.csv")
+        except (OSError, ValueError) as error:
+            raise StudyError(
+                f"{shown(folder)}/metrics.csv is damaged ({error}): delete the folder and run again"
+            ) from None
+        parts.append(table.assign(arm=config.arm, seed=config.seed))
+    if not parts:
+        raise StudyError(f"no run of {study.name!r} is complete yet")
     return pd.concat(parts, ignore_index=True)
 
 
 def load_predictions(study, arm, seeds):
-    """Predicted classes int64 (runs, N) of one arm, in the order of `seeds`, and labels int64 (N,)."""
+    """Predicted classes int64 (runs, N) of one arm, in the order of `seeds`, at least one, and labels int64 (N,)."""
     logits, labels = zip(*(load_logits(run_folder(study.name, arm, seed)) for seed in seeds), strict=True)
     return np.stack([run.argmax(1) for run in logits]), labels[0]
 
 
-def _read_json(path):
+def read_json(path):
+    """The mapping in a JSON file, or None where there is none or it is damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -21,9 +21,12 @@ def paired_comparison(arm, baseline):
     """Mean difference arm − baseline of paired accuracies (n,), fractions, with its t interval and permutation p-value.
 
     The p-value is two-sided and, up to 20 pairs, exact: all sign flips of the differences. What n cannot support is
-    None: the mean needs one pair, the interval and the p-value two.
+    None: the mean needs one pair, the interval and the p-value two. Raises ValueError for values without a partner.
     """
-    differences = 100 * (np.asarray(arm, float) - np.asarray(baseline, float))
+    arm, baseline = np.asarray(arm, float), np.asarray(baseline, float)
+    if arm.shape != baseline.shape:
+        raise ValueError(f"{arm.shape} values cannot be paired with {baseline.shape}")
+    differences = 100 * (arm - baseline)
     n = len(differences)
     result = {"n_pairs": n, "difference_pp": float(differences.mean()) if n else None}
     return result | {"seed_interval_pp": mean_interval(differences), "p_value": sign_flip_p(differences)}

@@ -108,7 +108,7 @@ def test_warmup_longer_than_training_is_refused():
         make(epochs=4, warmup_epochs=5)
 
 
-@pytest.mark.parametrize("arm", ["", "..", "a/b", "/tmp/arm"])
+@pytest.mark.parametrize("arm", ["", "..", ".hidden", "a/b", "/tmp/arm", "two words"])
 def test_arm_that_is_not_the_name_of_one_folder_is_refused(arm):
     with pytest.raises(StudyError, match="arm"):
         make(arm=arm)

@@ -193,6 +193,11 @@ def test_fingerprint_changes_with_one_value(dataset, name):
     assert dataclasses.replace(dataset, **{name: array}).fingerprint != dataset.fingerprint
 
 
+def test_fingerprint_changes_with_the_shape(dataset):
+    reshaped = dataset.train_images.reshape(96, 64, 16, 3)
+    assert dataclasses.replace(dataset, train_images=reshaped).fingerprint != dataset.fingerprint
+
+
 def test_fingerprint_changes_with_the_split(dataset):
     moved = dataclasses.replace(
         dataset,
@@ -402,18 +407,18 @@ def test_full_disk_while_caching_leaves_no_part_of_a_file(image_folder, monkeypa
     assert list((small_disk / "cache").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("names", "source"),
-    [
-        ([], None),
-        (["cifar10-jpeg"], "cifar10-jpeg"),
-        (["cifar-10-batches-py"], "cifar10"),
-        (["cifar-10-python.tar.gz", "cifar10-jpeg"], "cifar10"),
-    ],
-)
-def test_official_archive_goes_before_the_image_folder(folder, names, source):
-    for name in names:
+def test_official_images_go_before_the_image_folder(folder):
+    sources = [local_source()]
+    for name in ("cifar10-jpeg", "cifar-10-batches-py"):
         (folder / name).mkdir()
+        sources.append(local_source())
+    assert sources == [None, "cifar10-jpeg", "cifar10"]
+
+
+@pytest.mark.parametrize(("size", "source"), [(None, "cifar10"), (3000, "cifar10-jpeg"), (0, "cifar10-jpeg")])
+def test_archive_goes_before_the_image_folder_where_it_is_whole(archive, folder, size, source):
+    (folder / "cifar10-jpeg").mkdir()
+    (folder / archive.name).write_bytes(archive.read_bytes()[:size])
     assert local_source() == source
 
 

@@ -3,6 +3,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from lib import experiment
+from lib import devices, experiment
 from lib.errors import StudyError
 from lib.experiment import execute_run
 from lib.models import build_model, parameter_count
@@ -276,14 +278,36 @@ def test_checkpoint_of_other_images_is_ignored(tmp_path, make_config, dataset, e
 
 def test_checkpoint_in_another_precision_is_ignored(tmp_path, monkeypatch, make_config, dataset):
     config = make_config(precision="auto")
-    monkeypatch.setattr(experiment, "choose_precision", lambda device: "fp32")
+    monkeypatch.setattr(devices, "choose_precision", lambda device: "fp32")
     interrupt(config, dataset, tmp_path / "cut", 2)
-    monkeypatch.setattr(experiment, "choose_precision", lambda device: "bf16")
+    monkeypatch.setattr(devices, "choose_precision", lambda device: "bf16")
     resumed, reference = (execute_run(config, dataset, tmp_path / name) for name in ("cut", "whole"))
     assert resumed["precision"] == "bf16"
     assert resumed["logits_sha256"] == reference["logits_sha256"]
 
 
+@pytest.mark.parametrize("left", ["checkpoint.pt", "checkpoint.pt.partial-99999", "summary.json.partial-99999"])
+def test_what_a_killed_process_left_is_cleared_away(tmp_path, make_config, dataset, whole, left):
+    for name, state in (("complete", whole), ("cut", None)):
+        folder = tmp_path / name
+        shutil.copytree(state, folder) if state else folder.mkdir()
+        (folder / left).write_bytes(b"left")
+        execute_run(make_config(), dataset, folder)
+        assert {path.name for path in folder.iterdir()} - {".lock"} == FILES
+
+
+def test_run_that_goes_on_elsewhere_keeps_the_earlier_environments(tmp_path, make_config, dataset):
+    for epoch, elsewhere in ((1, "first"), (2, "second")):
+        interrupt(make_config(), dataset, tmp_path, epoch)
+        record = json.loads((tmp_path / "environment.json").read_text())
+        (tmp_path / "environment.json").write_text(json.dumps(record | {"device_name": elsewhere}))
+    execute_run(make_config(), dataset, tmp_path)
+    record = json.loads((tmp_path / "environment.json").read_text())
+    assert [earlier["device_name"] for earlier in record["earlier"]] == ["first", "second"]
+    assert record["device_name"] == devices.device_name(torch.device("cpu"))
+
+
+@pytest.mark.filterwarnings("error")
 def test_run_whose_last_update_spoils_the_network_names_the_learning_rate(tmp_path, make_config, dataset):
     config = make_config(epochs=1, warmup_epochs=0, learning_rate=100.0, batch_size=96)
     with pytest.raises(StudyError, match="learning_rate"):

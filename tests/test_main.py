@@ -29,13 +29,13 @@ def study_file(tmp_path_factory):
     return path
 
 
-def run_lib(outputs, *arguments, wait=True, **environment):
+def run_lib(outputs, *arguments, wait=True, cwd=ROOT, **environment):
     """Start python -m lib with one thread a run, no GPU, no network and a folder of its own for the outputs."""
     offline = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     variables = {"CUDA_VISIBLE_DEVICES": "", "STUDY_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"} | offline
     process = subprocess.Popen(
         [sys.executable, "-m", "lib", *map(str, arguments)],
-        cwd=ROOT,
+        cwd=cwd,
         env=os.environ | variables | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -78,7 +78,7 @@ def test_pipeline_writes_everything(finished):
     assert not list(folder.rglob("checkpoint.pt")) and not list(folder.rglob("*.partial*"))
 
 
-def test_executed_notebooks_hold_no_errors_and_no_paths_of_the_machine(finished):
+def test_executed_notebooks_hold_no_errors_and_no_warnings(finished):
     notebooks = list(finished.rglob("*.ipynb"))
     assert len(notebooks) == 5
     for path in notebooks:
@@ -142,10 +142,11 @@ def test_time_budget_starts_no_run_that_would_not_finish(study_file, tmp_path):
 
 
 def test_bare_command_without_images_takes_smoke(tmp_path):
-    done = run_lib(tmp_path / "out", "--dry-run", STUDY_DATA=str(tmp_path / "data"))
-    assert done.returncode == 0
+    done = run_lib(tmp_path / "out", STUDY_DATA=str(tmp_path / "data"))
+    assert done.returncode == 0, done.err
     assert "no GPU here: taking 'laptop'" in done.out and "'smoke' on the bundled digits instead" in done.out
-    assert len([line for line in done.out.splitlines() if "  seed " in line]) == 4
+    assert "4 runs to do, 2 at a time on the CPU: about" in done.out
+    assert json.loads((tmp_path / "out" / "smoke" / "results.json").read_text())["primary"]["n_pairs"] == 2
 
 
 def one_error_line(done):
@@ -176,6 +177,12 @@ def test_unknown_study(arguments, expected, tmp_path):
 def test_wrong_options_are_refused(arguments, tmp_path):
     done = run_lib(tmp_path, *arguments)
     assert done.returncode == 2 and "error: " in done.err
+
+
+def test_study_files_and_outputs_are_relative_to_the_caller(finished, study_file, tmp_path):
+    variables = {"STUDY_OUTPUTS": os.path.relpath(finished, study_file.parent), "PYTHONPATH": str(ROOT)}
+    done = run_lib(finished, "--study", study_file.name, "--dry-run", cwd=study_file.parent, **variables)
+    assert "all 4 runs of tiny are complete" in done.out
 
 
 @pytest.mark.parametrize(

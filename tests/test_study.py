@@ -177,7 +177,7 @@ def test_bad_yaml_names_the_file(write, text):
 def test_file_that_is_not_text_names_the_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xff\xfe\x00title")
-    with pytest.raises(StudyError, match=r"mine\.yaml is not valid YAML"):
+    with pytest.raises(StudyError, match=r"mine\.yaml .*YAML"):
         load_study(path)
 
 
@@ -200,8 +200,8 @@ def test_unknown_entry_is_named(write):
         (("recipe", "epochs"), 0, "epochs = 0 is out of range"),
         (("recipe", "weight_decay"), "5e-4", "weight_decay = '5e-4'"),
         (("stages", 0, "arms"), ["resnet81"], "stage 'primary' names the arm 'resnet81'.*'resnet18'"),
-        (("primary", "arm"), "se_resnet81", "primary.arm.*'se_resnet81'"),
-        (("primary", "baseline"), REMOVED, "primary.baseline"),
+        (("primary", "arm"), "se_resnet81", "primary.*'se_resnet81'"),
+        (("primary", "baseline"), REMOVED, "primary.*baseline"),
         (("stages", 0, "seeds"), [0, 10_000], "seed = 10000 is out of range"),
     ],
 )
@@ -217,7 +217,7 @@ HOSTILE = {
     ("recipe",): [None, 3, "text", ["epochs"]],
     ("recipe", "width"): [None, "wide", [1], {}, True],
     ("arms",): [None, 3, "resnet18", ["resnet18", "se_resnet18"], {}],
-    ("arms", "resnet18"): [3, "text", ["reduction"], [], False, 1.5],
+    ("arms", "resnet18"): [3, "text", ["reduction"], True, 1.5],
     ("stages",): [None, 3, True, "text", [], {}, {"name": "primary", "arms": ["resnet18"], "seeds": 2}],
     ("stages", 0): [None, 3, "primary", ["resnet18"], {}, {1: 2, "name": 3}],
     ("stages", 0, "name"): [REMOVED],
@@ -244,6 +244,19 @@ def test_wrong_shape_is_an_error_that_names_the_file(write, keys, value):
 def test_settings_that_stages_decide_cannot_be_overridden(write, place, name, value):
     with pytest.raises(StudyError, match=rf"mine\.yaml: .*{name}"):
         load_study(write(changed(*place, name, value=value)))
+
+
+@pytest.mark.parametrize("arm", ["..", "a/b", 3])
+def test_arm_that_cannot_name_a_folder_is_refused(write, arm):
+    content = changed("arms", arm, value={"architecture": "resnet18"})
+    content["stages"][0]["arms"].append(arm)
+    with pytest.raises(StudyError, match=r"mine\.yaml: .*arm"):
+        load_study(write(content))
+
+
+def test_arms_on_two_data_sets_are_refused(write):
+    with pytest.raises(StudyError, match=r"mine\.yaml: .*cifar10.*digits"):
+        load_study(write(changed("arms", "resnet18", "dataset", value="cifar10")))
 
 
 def test_arm_cannot_be_compared_with_itself(write):
