@@ -133,8 +133,9 @@ def _announce(missing, jobs, gpus):
     alone = estimate.seconds_per_image(missing[0])
     devices = max(1, len(gpus))
     total = alone * sum(map(estimate.images_to_train, missing)) / min(devices, jobs)
+    total += launch.NOTEBOOK_SECONDS * len(missing) / jobs
     where = f"{devices} GPU{'s'[: devices > 1]}" if gpus else "the CPU"
-    print(f"{len(missing)} runs to do, {jobs} at a time on {where}: about {_duration(total)} of training")
+    print(f"{len(missing)} runs to do, {jobs} at a time on {where}: about {_duration(total)}")
     return alone * math.ceil(jobs / devices)  # runs on one device share it
 
 

@@ -90,6 +90,7 @@ def config_hash(values):
 
 def suggestion(name, known):
     """The end of an error line: the nearest accepted name, or all of them."""
+    known = [str(each) for each in known]
     near = difflib.get_close_matches(str(name), known, n=1)
     return f": did you mean {near[0]!r}?" if near else f": take one of {', '.join(sorted(known))}"
 

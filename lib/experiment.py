@@ -28,8 +28,11 @@ def execute_run(config, dataset, folder, on_epoch=None, checkpoint_seconds=CHECK
     when another process works on the same folder.
     """
     with lock(folder, f"{config.arm} seed {config.seed}"):
+        for left in folder.glob("*.partial-*"):  # by a process that was killed
+            left.unlink()
         summary = read_summary(folder, config)
         if summary:
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
             return summary
         return _train_and_test(config, dataset, folder, on_epoch or (lambda rows: None), checkpoint_seconds)
 
@@ -64,7 +67,8 @@ def _train_and_test(config, dataset, folder, on_epoch, checkpoint_seconds):
         on_epoch(rows)
 
     logits = trainer.predict(dataset.test_images)
-    stored = logits.astype(np.float16)
+    with np.errstate(over="ignore"):
+        stored = logits.astype(np.float16)
     if not np.isfinite(stored).all():
         raise StudyError("the test logits are not finite: the run has failed; try a lower learning_rate")
     save_logits(folder / "test_logits.npz", stored, dataset.test_labels)

@@ -13,7 +13,7 @@ from lib.paths import NOTEBOOKS, outputs_folder, run_folder, shown
 from lib.runs import finished_runs
 
 POLL_SECONDS = 0.5
-NOTEBOOK_SECONDS = 30  # start, images, test and saving around the training
+NOTEBOOK_SECONDS = 20  # start, images, test and saving around the training
 MARGIN = 1.25  # a run that is this much slower than expected still finishes in the time budget
 
 

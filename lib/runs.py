@@ -83,7 +83,9 @@ def read_summary(folder, config):
     if not _same_settings(stored, config):
         now = config.to_dict()
         changed = [
-            f"{name} {stored.get(name)!r} there, {now[name]!r} here" for name in now if stored.get(name) != now[name]
+            f"{name} {stored.get(name)!r} there, {now.get(name)!r} here"
+            for name in {**now, **stored}
+            if stored.get(name) != now.get(name)
         ]
         raise StudyError(
             f"{shown(folder)} holds a finished run of other settings ({'; '.join(changed)}): "
