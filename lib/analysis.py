@@ -64,15 +64,21 @@ def conclusion(results):
     n, arm, baseline = primary["n_pairs"], primary["arm"], primary["baseline"]
     if not n:
         return f"No seed has finished both {arm} and {baseline} yet, so there is nothing to compare."
-    said = f"{arm} − {baseline}: {primary['difference_pp']:+.2f} percentage points over {n} paired seed{'s'[: n > 1]}"
+    said = (
+        f"{arm} − {baseline}: {_signed(primary['difference_pp'])} percentage points over {n} paired seed{'s'[: n > 1]}"
+    )
     if primary["seed_interval_pp"] is None:
         return f"{said}; one pair supports no interval."
     low, high = primary["seed_interval_pp"]
     reading = "excludes" if low > 0 or high < 0 else "includes"
     return (
-        f"{said}, 95 % interval over seeds {low:+.2f} to {high:+.2f}, which {reading} zero "
+        f"{said}, 95 % interval over seeds {_signed(low)} to {_signed(high)}, which {reading} zero "
         f"(p = {primary['p_value']:.3f} from flipped signs)."
     )
+
+
+def _signed(points):
+    return f"{points:+.2f}".replace("-", "−")
 
 
 def recall_differences(study, runs, classes):

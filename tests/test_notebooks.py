@@ -4,6 +4,7 @@ import ast
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from lib.errors import StudyError
 from lib.notebooks import NotebookProcess, check_parameters
@@ -88,3 +89,16 @@ def test_a_failing_notebook_says_why_and_leaves_no_output(parameters, expected, 
         process.wait()
     assert expected in str(caught.value)
     assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_by_hand_from_the_notebooks_folder_a_bar_and_a_curve_are_shown(monkeypatch):
+    monkeypatch.delenv("STUDY_HEADLESS", raising=False)
+    for name in ("train.ipynb", "analysis.ipynb"):
+        notebook = read(NOTEBOOKS / name)
+        NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": NOTEBOOKS}}).execute()
+        if name == "train.ipynb":
+            training = next(cell for cell in notebook.cells if "TrainingProgress" in cell.source)
+    kinds = [kind for output in training.outputs for kind in output.get("data", {})]
+    assert "image/png" in kinds
+    printed = "".join(output.get("text", "") for output in training.outputs)
+    assert "3/3" in printed and "epoch   1 of 3" not in printed
