@@ -166,7 +166,7 @@ def test_explicit_study_without_images_is_an_error(tmp_path):
     ("arguments", "expected"),
     [
         (("--study", "smok"), "did you mean 'smoke'"),
-        (("--study", "missing.yaml"), "unknown study 'missing.yaml'"),
+        (("--study", "missing.yaml"), "/missing.yaml': take one of"),
     ],
 )
 def test_unknown_study(arguments, expected, tmp_path):
