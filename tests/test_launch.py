@@ -1,0 +1,71 @@
+import time
+
+import pytest
+import torch
+
+from lib import launch
+from lib.errors import StudyError
+from lib.study import Study
+
+
+@pytest.fixture
+def study(make_config):
+    return Study("mine", "Title", "se_resnet18", "resnet18", tuple(make_config(seed=seed) for seed in range(3)))
+
+
+def test_runs_take_gpus_in_turn_and_share_the_threads(monkeypatch):
+    monkeypatch.setattr(launch, "cpu_cores", lambda: 8)
+    slots = launch.slot_environments(3, ["0", "GPU-1"])
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "GPU-1", "0"]
+    assert {slot["OMP_NUM_THREADS"] for slot in slots} == {"2"}
+
+
+def test_cpu_slots_leave_the_gpus_alone_and_have_a_thread_each(monkeypatch):
+    monkeypatch.setattr(launch, "cpu_cores", lambda: 2)
+    slots = launch.slot_environments(4, [])
+    assert [set(slot) for slot in slots] == [{"OMP_NUM_THREADS", "MKL_NUM_THREADS"}] * 4
+    assert slots[0]["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "jobs"), [(["0", "1", "2", "3"], 16, 4), ([], 1, 1), ([], 2, 2), ([], 64, 2)]
+)
+def test_runs_at_a_time(gpus, cores, jobs, monkeypatch):
+    monkeypatch.setattr(launch, "cpu_cores", lambda: cores)
+    assert launch.default_jobs(gpus) == jobs
+
+
+def fake_gpu(monkeypatch, capability, count=2):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "compute_120"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA GeForce GTX 1080 Ti")
+
+
+def test_a_gpu_that_torch_no_longer_serves_is_named_with_the_versions_that_do(monkeypatch):
+    fake_gpu(monkeypatch, (6, 1))
+    with pytest.raises(StudyError, match=r"GTX 1080 Ti is too old for torch .*torch==2\.7\.1"):
+        launch.visible_gpus()
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"), [(None, ["0", "1"]), ("3,5", ["3", "5"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"])]
+)
+def test_gpus_keep_the_names_that_the_user_gave(named, expected, monkeypatch):
+    fake_gpu(monkeypatch, (9, 0))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    if named:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert launch.visible_gpus() == expected
+
+
+def test_missing_runs_keep_the_order_of_the_study(study):
+    assert launch.missing_runs(study) == list(study.runs)
+
+
+def test_the_time_limit_counts_what_a_run_needs(study):
+    images = launch.estimate.images_to_train(study.runs[0])
+    needed = launch.NOTEBOOK_SECONDS + launch.MARGIN * 0.01 * images
+    for seconds_left, started in ((needed - 1, False), (needed + 5, True)):
+        queue = launch.Queue(study, "mine", study.runs, [], 0.01, seconds_left)
+        assert (time.monotonic() + queue._seconds(study.runs[0]) <= queue.deadline) == started
