@@ -23,9 +23,13 @@ class TrainingProgress:
                 print(self._line(rows), flush=True)
             return
         if self.bar is None:
+            from IPython.display import Markdown, display
+
+            # the place of the curve, above the bar: output between two states of the bar would tear it in two
+            self.curve = display(Markdown(""), display_id=True)
             self.bar = tqdm(total=self.epochs, initial=len(rows), unit="epoch", file=sys.stdout)
         self.bar.update(len(rows) - self.bar.n)
-        if rows:
+        if len(rows) > 1:  # one epoch is no line yet
             self._draw(rows)
         if len(rows) == self.epochs:
             self.bar.close()
@@ -42,13 +46,10 @@ class TrainingProgress:
     def _draw(self, rows):
         import matplotlib.pyplot as plt
         import pandas as pd
-        from IPython.display import display
 
         from lib.figures import learning_curves
 
         figure = learning_curves(pd.DataFrame(rows).assign(arm="this run", seed=0))
-        if self.curve is None:
-            self.curve = display(figure, display_id=True)
-        else:
+        if self.curve:  # None outside a notebook
             self.curve.update(figure)
         plt.close(figure)
