@@ -14,7 +14,7 @@ from lib.devices import choose_device, resolve_precision
 from lib.errors import StudyError
 from lib.models import build_model
 from lib.notebooks import NotebookProcess
-from lib.paths import NOTEBOOKS, outputs_folder, shown
+from lib.paths import NOTEBOOKS, data_folder, outputs_folder, shown
 from lib.runs import ORIGIN_KEYS, finished_runs, lock
 from lib.study import load_study
 
@@ -98,8 +98,11 @@ def _default_study(gpus, dry_run):
     if local_source() is None and not dry_run:
         try:
             load_dataset("cifar10")
-        except StudyError as error:
-            print(f"{error}; so this is 'smoke' on the bundled digits instead")
+        except StudyError:
+            where = shown(data_folder())
+            print(
+                f"CIFAR-10 is neither in {where}/ nor to be downloaded: this is 'smoke' on the bundled digits instead"
+            )
             return "smoke"
     return name
 
@@ -144,6 +147,8 @@ def _dry_run(study, options, gpus):
     for config in missing:
         print(f"{config.arm}  seed {config.seed}")
     if missing:
+        if missing[0].dataset == "cifar10" and local_source() is None:
+            print(f"CIFAR-10 is not in {shown(data_folder())}/ yet: it would be downloaded first")
         _announce(missing, options.jobs or launch.default_jobs(gpus), gpus)
     else:
         print(f"all {len(study.runs)} runs of {study.name} are complete")
@@ -153,7 +158,9 @@ def _dry_run(study, options, gpus):
 def _duration(seconds):
     if seconds < 90:
         return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
 def _parser():
