@@ -1,10 +1,10 @@
 """What a run sees in an epoch: order, crops and flips, drawn on the CPU and applied to whole batches on the device."""
 
-import dataclasses
-import functools
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 # Of the original training images (kuangliu's 0.2023 … deviations are wrong: MadryLab/robustness issue 70).
@@ -13,8 +13,7 @@ STD = (0.2470, 0.2435, 0.2616)
 ORDER, CROPS = 1, 2  # one random stream each
 
 
-@dataclasses.dataclass(frozen=True)
-class EpochPlan:
+class EpochPlan(NamedTuple):
     """One epoch's random choices, int64: order (steps, batch) of images; top, left and flip for each of them."""
 
     order: torch.Tensor
@@ -24,7 +23,12 @@ class EpochPlan:
 
     def to(self, device):
         """The same plan on another device."""
-        return EpochPlan(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+        return EpochPlan(*(choices.to(device) for choices in self))
+
+    def step(self, index):
+        """The choices (batch,) of one step; index: an int, or an int64 tensor (1,) that a captured step can advance."""
+        index = torch.as_tensor(index, device=self.order.device).view(1)
+        return EpochPlan(*(choices.index_select(0, index)[0] for choices in self))
 
 
 def plan_epoch(config, epoch, images):
@@ -52,21 +56,22 @@ def pad(images, padding):
     return torch.cat(parts).permute(0, 2, 3, 1).contiguous()
 
 
-def crop_and_flip(padded, plan, step, size=32):
-    """Batch number `step` of the plan as uint8 (batch, size, size, C), cropped and flipped in one gather."""
+def crop_and_flip(padded, order, top, left, flip, size=32):
+    """Images uint8 (batch, size, size, C), cropped and flipped in one gather; the choices: int64 (batch,)."""
     pixels = torch.arange(size, device=padded.device)
-    rows = plan.top[step][:, None] + pixels
-    columns = torch.where(plan.flip[step][:, None] == 1, size - 1 - pixels, pixels) + plan.left[step][:, None]
-    return padded[plan.order[step][:, None, None], rows[:, :, None], columns[:, None, :]]
+    rows = top[:, None] + pixels
+    columns = torch.where(flip[:, None] == 1, size - 1 - pixels, pixels) + left[:, None]
+    return padded[order[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def normalise(images):
+class Normalise(nn.Module):
     """uint8 (N, H, W, C) to float32 (N, C, H, W) in channels-last memory, with mean 0 and deviation 1 on CIFAR-10."""
-    mean, std = _constants(images.device)
-    return ((images / 255 - mean) / std).permute(0, 3, 1, 2)
 
+    def __init__(self):
+        super().__init__()
+        # buffers, since a constant copied from the host would make every step on a GPU wait
+        self.register_buffer("mean", torch.tensor(MEAN))
+        self.register_buffer("std", torch.tensor(STD))
 
-@functools.cache
-def _constants(device):
-    # kept on the device, since every copy from the host would make a step wait
-    return torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
+    def forward(self, images):
+        return ((images / 255 - self.mean) / self.std).permute(0, 3, 1, 2)

@@ -6,9 +6,10 @@ import time
 import torch
 from torch.nn import functional
 
-from lib.batches import crop_and_flip, normalise, pad, plan_epoch
+from lib.batches import Normalise, crop_and_flip, pad, plan_epoch
 from lib.devices import DTYPES
 from lib.errors import StudyError
+from lib.speedups import Replayed, choose_speedups
 
 PREDICTION_BATCH = 500
 
@@ -23,74 +24,100 @@ def learning_rate_at(step, steps, warmup_steps, peak):
 class Trainer:
     """One network with its optimizer on one device; `epoch` counts the finished epochs.
 
-    images: uint8 (N, 32, 32, 3) and labels: integers (N,), moved to the device once. Raises StudyError for fewer images
-    than a batch, and for a loss that is not finite.
+    images: uint8 (N, 32, 32, 3) and labels: integers (N,), moved to the device once. speedups: Speedups, by default what
+    pays on the device. Raises StudyError for fewer images than a batch, and for a loss that is not finite.
     """
 
-    def __init__(self, config, model, images, labels, device, precision):
+    def __init__(self, config, model, images, labels, device, precision, speedups=None):
         if len(labels) < config.batch_size:
             raise StudyError(f"batch_size = {config.batch_size} is larger than the {len(labels)} training images")
         self.config, self.device, self.precision = config, device, precision
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.speedups = speedups or choose_speedups(device, precision)
+        self.memory_format = torch.channels_last if self.speedups.channels_last else torch.contiguous_format
+        self.model = model.to(device, memory_format=self.memory_format)
         self.images = pad(torch.from_numpy(images).to(device), config.crop_padding)
         self.labels = torch.from_numpy(labels).to(device, torch.int64)
+        self.normalise = Normalise().to(device)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
-            lr=config.learning_rate,
+            lr=torch.tensor(config.learning_rate, device=device),
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.momentum > 0,
-            # torch 2.14's fused update reads unset momentum when fp16 overflows on the very first step
-            fused=precision != "fp16",
+            fused=self.speedups.fused_optimizer,
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.steps_per_epoch = len(labels) // config.batch_size
         self.epoch = 0
+        self._forward = torch.compile(self._loss, fullgraph=True) if self.speedups.compiled else self._loss
+        self._advance = Replayed(self._step) if self.speedups.cuda_graph else self._step
+        self._make_registers()
+
+    def _make_registers(self):
+        """What a step reads and writes, at fixed places on the device: no step waits for the host."""
+        self.plan = plan_epoch(self.config, 0, len(self.labels)).to(self.device)
+        self.rates = torch.zeros(self.steps_per_epoch, device=self.device)
+        self.cursor = torch.zeros(1, device=self.device, dtype=torch.int64)
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.correct = torch.zeros((), device=self.device, dtype=torch.int64)
 
     def train_epoch(self):
         """One pass over the images; returns a row of metrics (loss in nats with label smoothing, times in seconds)."""
         started = time.perf_counter()
         self.model.train()
-        plan = plan_epoch(self.config, self.epoch, len(self.labels)).to(self.device)
-        # sums stay on the device, so that no step waits for the host
-        loss_sum = torch.zeros((), device=self.device)
-        correct = torch.zeros((), device=self.device, dtype=torch.int64)
-        for step in range(self.steps_per_epoch):
-            loss, hits = self._train_step(plan, step)
-            loss_sum += loss
-            correct += hits
-        loss = loss_sum.item() / self.steps_per_epoch
+        rates = self._load_epoch()
+        for _ in range(self.steps_per_epoch):
+            self._advance()
+        loss = self.loss_sum.item() / self.steps_per_epoch
         if not math.isfinite(loss):
             raise StudyError(
                 f"the training loss is {loss} in epoch {self.epoch + 1}: the run has failed; try a lower learning_rate "
                 "or a longer warm-up"
             )
         self.epoch += 1
-        images = plan.order.numel()
+        images = self.plan.order.numel()
+        accuracy = self.correct.item() / images
         seconds = time.perf_counter() - started
         return {
             "epoch": self.epoch,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": rates[-1],
             "train_loss": loss,
-            "train_accuracy": correct.item() / images,
+            "train_accuracy": accuracy,
             "train_seconds": seconds,
             "images_per_second": images / seconds,
         }
 
-    def _train_step(self, plan, step):
-        config = self.config
-        done = self.epoch * self.steps_per_epoch + step
-        total, warmup = (epochs * self.steps_per_epoch for epochs in (config.epochs, config.warmup_epochs))
-        self.optimizer.param_groups[0]["lr"] = learning_rate_at(done, total, warmup, config.learning_rate)
-        targets = self.labels[plan.order[step]]
-        with self._autocast():
-            logits = self.model(normalise(crop_and_flip(self.images, plan, step)))
-            loss = functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+    def _load_epoch(self):
+        """Fill the registers for the epoch; returns its learning rates, one a step."""
+        total, warmup = (epochs * self.steps_per_epoch for epochs in (self.config.epochs, self.config.warmup_epochs))
+        steps = range(self.epoch * self.steps_per_epoch, (self.epoch + 1) * self.steps_per_epoch)
+        rates = [learning_rate_at(step, total, warmup, self.config.learning_rate) for step in steps]
+        self.rates.copy_(torch.tensor(rates))
+        for register, choices in zip(self.plan, plan_epoch(self.config, self.epoch, len(self.labels)), strict=True):
+            register.copy_(choices)
+        for register in (self.cursor, self.loss_sum, self.correct):
+            register.zero_()
+        return rates
+
+    def _step(self):
+        self.optimizer.param_groups[0]["lr"].copy_(self.rates.index_select(0, self.cursor)[0])
+        loss, hits = self._forward(*self.plan.step(self.cursor))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.detach(), (logits.detach().argmax(1) == targets).sum()
+        self.loss_sum += loss.detach()
+        self.correct += hits
+        self.cursor += 1
+
+    def _loss(self, order, top, left, flip):
+        targets = self.labels[order]
+        images = self.normalise(crop_and_flip(self.images, order, top, left, flip))
+        dtype = DTYPES[self.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            logits = self.model(images.contiguous(memory_format=self.memory_format))
+            loss = functional.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+        return loss, (logits.detach().argmax(1) == targets).sum()
 
     @torch.no_grad()
     def predict(self, images):
@@ -101,12 +128,8 @@ class Trainer:
         self.model.eval()
         parts = []
         for part in torch.from_numpy(images).split(PREDICTION_BATCH):
-            parts.append(self.model(normalise(part.to(self.device))))
+            parts.append(self.model(self.normalise(part.to(self.device))))
         return torch.cat(parts).cpu().numpy()
-
-    def _autocast(self):
-        dtype = DTYPES[self.precision]
-        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def state(self):
         """All that training needs to go on, for torch.save."""

@@ -6,8 +6,9 @@ import torch
 from scipy import stats
 from torchvision import transforms
 
-from lib.batches import MEAN, STD, EpochPlan, crop_and_flip, normalise, pad, plan_epoch
+from lib.batches import MEAN, STD, Normalise, crop_and_flip, pad, plan_epoch
 
+normalise = Normalise()
 FIELDS = ("order", "top", "left", "flip")
 
 
@@ -85,7 +86,7 @@ def test_no_augmentation_leaves_the_images_as_they_are(make_config):
     images = torch.from_numpy(random_images(96))
     plan = plan_epoch(config, 0, 96)
     for step in range(3):
-        assert torch.equal(crop_and_flip(pad(images, 0), plan, step), images[plan.order[step]])
+        assert torch.equal(crop_and_flip(pad(images, 0), *plan.step(step)), images[plan.order[step]])
 
 
 @pytest.mark.parametrize("padding", [1, 4, 31])
@@ -111,14 +112,14 @@ def test_crops_and_flips_equal_a_slow_reference(make_config, padding):
     for step, position in itertools.product(range(3), range(32)):
         order, top, left, flip = (int(getattr(plan, name)[step, position]) for name in FIELDS)
         expected = slow_crop_and_flip(images[order], padding, top, left, flip)
-        np.testing.assert_array_equal(crop_and_flip(padded, plan, step)[position].numpy(), expected)
+        np.testing.assert_array_equal(crop_and_flip(padded, *plan.step(step))[position].numpy(), expected)
 
 
 def test_flip_mirrors_left_and_right():
     image = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     image[0, 5, 0] = 255
-    zero = torch.zeros(1, 1, dtype=torch.int64)
-    flipped = crop_and_flip(image, EpochPlan(zero, zero, zero, zero + 1), 0)
+    zero = torch.zeros(1, dtype=torch.int64)
+    flipped = crop_and_flip(image, zero, zero, zero, zero + 1)
     assert flipped[0, 5, 31].tolist() == [255] * 3
     assert flipped.sum() == 3 * 255
 
@@ -128,7 +129,7 @@ def test_images_stay_with_their_labels(make_config):
     images = labels.to(torch.uint8)[:, None, None, None].expand(96, 32, 32, 3).contiguous()
     plan = plan_epoch(make_config(), 0, 96)
     for step in range(3):
-        batch = crop_and_flip(pad(images, 4), plan, step)
+        batch = crop_and_flip(pad(images, 4), *plan.step(step))
         assert torch.equal(batch, labels[plan.order[step]][:, None, None, None].expand(32, 32, 32, 3).to(torch.uint8))
 
 

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lib.batches import normalise, plan_epoch
+from lib.batches import Normalise, plan_epoch
 from lib.errors import StudyError
 from lib.models import build_model
 from lib.training import Trainer, learning_rate_at
 
 CPU = torch.device("cpu")
+normalise = Normalise()
 
 
 @pytest.fixture
