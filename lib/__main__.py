@@ -1,7 +1,6 @@
 """The command line behind run_all.sh: pick a study, run what is missing, analyse, write HTML."""
 
 import argparse
-import math
 import os
 import signal
 import sys
@@ -51,12 +50,10 @@ def main(arguments=None):
 def _run(study, name, options, gpus, started):
     missing = launch.missing_runs(study)
     print(f"study {study.name}: {study.title}; {len(study.runs) - len(missing)} of {len(study.runs)} runs are complete")
-    jobs = options.jobs or launch.default_jobs(gpus)
-    slots = launch.slot_environments(jobs, gpus)
     failures, not_started = [], []
     if missing:
         _check_comparable(study, missing)
-        seconds = _announce(missing, jobs, gpus)
+        slots, seconds = _announce(missing, options.jobs, gpus)
         budget = None
         if options.time_budget:
             budget = options.time_budget * 60 - (time.monotonic() - started) - ANALYSIS_SECONDS
@@ -67,7 +64,7 @@ def _run(study, name, options, gpus, started):
     if not_started:
         print(f"the time budget leaves {len(not_started)} runs for next time: the same command goes on with them")
     if finished_runs(study):
-        _analyse(study, name, slots[0])
+        _analyse(study, name, launch.slot_environments(1, gpus)[0])
     else:
         print("no run is complete, so there is nothing to analyse yet")
     for failure in failures:
@@ -132,14 +129,13 @@ def _check_comparable(study, missing):
 
 
 def _announce(missing, jobs, gpus):
-    """Print what is ahead; returns the expected seconds of training an image in a slot."""
-    alone = estimate.seconds_per_image(missing[0])
-    devices = max(1, len(gpus))
-    total = alone * sum(map(estimate.images_to_train, missing)) / min(devices, jobs)
-    total += launch.NOTEBOOK_SECONDS * len(missing) / jobs
-    where = f"{devices} GPU{'s'[: devices > 1]}" if gpus else "the CPU"
-    print(f"{len(missing)} runs to do, {jobs} at a time on {where}: about {_duration(total)}")
-    return alone * math.ceil(jobs / devices)  # runs on one device share it
+    """Print what is ahead; returns the slots and the expected seconds of training an image in one."""
+    print("measuring how fast this machine trains …", flush=True)
+    slots, seconds = launch.choose_slots(missing[0], gpus, jobs)
+    total = seconds * sum(map(estimate.images_to_train, missing)) + launch.NOTEBOOK_SECONDS * len(missing)
+    where = f"{len(gpus)} GPU{'s'[: len(gpus) > 1]}" if gpus else "the CPU"
+    print(f"{len(missing)} runs to do, {len(slots)} at a time on {where}: about {_duration(total / len(slots))}")
+    return slots, seconds
 
 
 def _dry_run(study, options, gpus):
@@ -149,7 +145,7 @@ def _dry_run(study, options, gpus):
     if missing:
         if missing[0].dataset == "cifar10" and local_source() is None:
             print(f"CIFAR-10 is not in {shown(data_folder())}/ yet: it would be downloaded first")
-        _announce(missing, options.jobs or launch.default_jobs(gpus), gpus)
+        _announce(missing, options.jobs, gpus)
     else:
         print(f"all {len(study.runs)} runs of {study.name} are complete")
     return 0

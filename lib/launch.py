@@ -14,6 +14,8 @@ from lib.runs import finished_runs
 
 POLL_SECONDS = 0.5
 NOTEBOOK_SECONDS = 20  # start, images, test and saving around the training
+MOST_RUNS_PER_GPU = 4
+WORTH_ANOTHER = 1.05  # times the runs an hour that one more run at a time must bring
 MARGIN = 1.25  # a run that is this much slower than expected still finishes in the time budget
 
 
@@ -45,19 +47,36 @@ def cpu_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def default_jobs(gpus):
-    """Runs at a time: one a GPU; two on a CPU, where two runs share the cores better than one run's threads do.
-
-    More than two would need more memory, about 2 GB each, than many laptops have to spare.
-    """
-    return len(gpus) or min(2, cpu_cores())
-
-
 def slot_environments(jobs, gpus):
     """Environment variables of each of `jobs` concurrent runs: a GPU in turn, an equal share of the CPU threads."""
     threads = str(max(1, cpu_cores() // jobs))
     shares = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     return [shares | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}) for slot in range(jobs)]
+
+
+def choose_slots(config, gpus, jobs=None):
+    """The slots for runs like this one, as slot_environments gives them, and the seconds of training an image in one.
+
+    jobs: runs at a time; by default two on a CPU, and on each GPU as many as finish the most runs an hour, measured on
+    the first one. More than two on a CPU would need more memory, about 2 GB each, than many laptops have to spare.
+    """
+    devices = max(1, len(gpus))
+    most = len(gpus) * MOST_RUNS_PER_GPU or min(2, cpu_cores())
+    candidates = [jobs] if jobs else range(devices, most + 1, devices) if gpus else [most]
+    best, best_rate = None, 0
+    for candidate in candidates:
+        slots = slot_environments(candidate, gpus)
+        try:
+            slowest = min(estimate.images_per_second(config, slots[::devices]))  # those on the first device
+        except StudyError:
+            if best is None:
+                raise
+            break  # so many do not fit into its memory
+        rate = candidate / (NOTEBOOK_SECONDS + estimate.images_to_train(config) / slowest)
+        if rate < WORTH_ANOTHER * best_rate:
+            break
+        best, best_rate = (slots, 1 / slowest), rate
+    return best
 
 
 def start_run(study, study_name, config, environment):

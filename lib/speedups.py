@@ -17,7 +17,7 @@ class Speedups:
 
 
 def choose_speedups(device, precision):
-    """What pays on the device. Compiling does on GPUs from Volta (7.0) on; on CPUs it gains nothing (benchmark.ipynb)."""
+    """What pays on the device: compiling on GPUs from Volta (7.0) on, but not on a CPU (benchmark.ipynb)."""
     # torch 2.14's fused update reads unset momentum when fp16 overflows on the very first step
     fused = precision != "fp16"
     if device.type != "cuda":

@@ -24,8 +24,8 @@ def learning_rate_at(step, steps, warmup_steps, peak):
 class Trainer:
     """One network with its optimizer on one device; `epoch` counts the finished epochs.
 
-    images: uint8 (N, 32, 32, 3) and labels: integers (N,), moved to the device once. speedups: Speedups, by default what
-    pays on the device. Raises StudyError for fewer images than a batch, and for a loss that is not finite.
+    images: uint8 (N, 32, 32, 3) and labels: integers (N,), moved to the device once. speedups: Speedups, by default
+    what pays on the device. Raises StudyError for fewer images than a batch, and for a loss that is not finite.
     """
 
     def __init__(self, config, model, images, labels, device, precision, speedups=None):

@@ -1,0 +1,83 @@
+"""Whole runs and whole analyses, timed as a user sees them, in folders that are thrown away."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from lib.config import config_hash
+from lib.notebooks import NotebookProcess
+from lib.paths import NOTEBOOKS
+from lib.runs import read_json, save_logits, write_json, write_table
+from lib.study import load_study
+
+TITLE = "A study to measure with"
+ARMS = ("resnet18", "se_resnet18")
+
+
+def write_study(folder, recipe, seeds):
+    """A study file of both primary arms with this recipe and number of seeds; returns its path."""
+    content = {
+        "title": TITLE,
+        "primary": {"arm": ARMS[1], "baseline": ARMS[0]},
+        "recipe": recipe,
+        "arms": {arm: {} for arm in ARMS},
+        "stages": [{"name": "primary", "arms": list(ARMS), "seeds": seeds}],
+    }
+    path = Path(folder) / "measured.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def time_whole_run(recipe):
+    """Seconds of one run of resnet18 through papermill, from its start to its end, and of the training within it."""
+    with tempfile.TemporaryDirectory() as folder:
+        study = write_study(folder, recipe, seeds=1)
+        parameters = {"study": study, "arm": "resnet18", "seed": 0}
+        wall = _time_notebook("train.ipynb", Path(folder), parameters)
+        summary = read_json(Path(folder) / study.stem / "runs" / "resnet18" / "seed-00" / "summary.json")
+    return {"wall_seconds": wall, "train_seconds": summary["train_seconds"]}
+
+
+def time_analysis(finished_runs):
+    """Seconds of analysis.ipynb on so many finished runs with made-up predictions."""
+    with tempfile.TemporaryDirectory() as folder:
+        study = write_study(folder, {"dataset": "cifar10", "epochs": 50}, seeds=finished_runs // len(ARMS))
+        for config in load_study(str(study)).runs:
+            make_up_run(Path(folder) / study.stem / "runs" / config.arm / f"seed-{config.seed:02d}", config)
+        return _time_notebook("analysis.ipynb", Path(folder), {"study": study})
+
+
+def _time_notebook(name, folder, parameters):
+    started = time.perf_counter()
+    outputs = {"STUDY_OUTPUTS": str(folder)}
+    NotebookProcess(NOTEBOOKS / name, folder / name, folder / "log", parameters, outputs).wait()
+    return time.perf_counter() - started
+
+
+def make_up_run(folder, config):
+    """A complete run folder of the size of a real one: 10,000 test images, right 90 times in a hundred."""
+    generator = np.random.default_rng([config.seed, ARMS.index(config.arm)])
+    labels = np.arange(10_000) % 10
+    logits = generator.normal(size=(10_000, 10))
+    logits[np.arange(10_000), labels] += 5 * (generator.random(10_000) < 0.9)
+    epochs = np.arange(1, config.epochs + 1)
+    metrics = {"epoch": epochs, "train_loss": 2 / epochs, "train_accuracy": 1 - 0.6 / epochs, "train_seconds": 1.0}
+    write_table(folder / "metrics.csv", pd.DataFrame(metrics))
+    save_logits(folder / "test_logits.npz", logits, labels)
+    write_json(folder / "config.json", config.to_dict())
+    summary = {
+        "config_hash": config_hash(config.to_dict()),
+        "data_source": "cifar10",
+        "data_fingerprint": "0" * 64,
+        "precision": "fp32",
+        "test_accuracy": float((logits.argmax(1) == labels).mean()),
+        "test_loss": 0.3,
+        "parameters": 1,
+        "multiply_adds": 1,
+        "train_seconds": 1.0,
+    }
+    write_json(folder / "summary.json", summary)
