@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from lib import estimate, launch
+from lib.benchmark import benchmark_folder
 from lib.data import load_dataset, local_source
 from lib.devices import choose_device, resolve_precision
 from lib.errors import StudyError
@@ -28,6 +29,8 @@ def main(arguments=None):
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that running notebooks are stopped in order
     try:
+        if options.study == "benchmark":
+            return _benchmark(options)
         gpus = launch.visible_gpus()
         name = options.study or _default_study(gpus, options.dry_run)
         if name.endswith(".yaml"):
@@ -86,6 +89,22 @@ def _analyse(study, name, environment):
     for page, (notebook, title) in pages.items():
         notebook_to_html(notebook, folder / "html" / f"{page}.html", title)
     print(f"results: {shown(folder / 'results.json')}; to read: {shown(folder / 'html' / 'analysis.html')}")
+
+
+def _benchmark(options):
+    from lib.html import notebook_to_html
+
+    if options.jobs or options.time_budget or options.dry_run:
+        raise StudyError("the benchmark takes no further options: its settings are the parameters of benchmark.ipynb")
+    launch.visible_gpus()  # names a GPU that is too old
+    folder, log = benchmark_folder(choose_device()), outputs_folder("benchmark") / "logs" / "benchmark.log"
+    with lock(outputs_folder("benchmark"), "the benchmark"):
+        print(f"benchmark, about ten minutes on a CPU; leave the machine alone; {shown(log)} shows how far it is")
+        notebook = folder / "benchmark.ipynb"
+        NotebookProcess(NOTEBOOKS / "benchmark.ipynb", notebook, log, {}).wait()
+        notebook_to_html(notebook, folder / "benchmark.html", "Benchmark of the training")
+    print(f"results: {shown(folder / 'results.json')}; to read: {shown(folder / 'benchmark.html')}")
+    return 0
 
 
 def _default_study(gpus, dry_run):

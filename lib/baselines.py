@@ -43,15 +43,12 @@ class EverydayLoop:
             drop_last=True,
             num_workers=workers,
             persistent_workers=True,
+            multiprocessing_context="spawn",  # workers forked from a notebook's kernel take five seconds each to end
             pin_memory=device.type == "cuda",
         )
         self.device, self.dtype, self.model = device, DTYPES[precision], model.to(device)
         self.optimizer, self.criterion = sgd(config, self.model), nn.CrossEntropyLoss()
-        self.batches = self._forever()
-
-    def _forever(self):
-        while True:
-            yield from self.loader
+        self.batches = forever(self.loader)
 
     def run(self, steps):
         """Seconds of `steps` training steps, with the workers' head start used up before."""
@@ -65,6 +62,12 @@ class EverydayLoop:
                 labels = labels.to(self.device, non_blocking=True)
                 eager_step(self, images, labels)
         return watch.seconds
+
+
+def forever(loader):
+    """The batches of one epoch after another, each in a new order."""
+    while True:
+        yield from loader
 
 
 class ResidentLoop:

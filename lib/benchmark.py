@@ -1,4 +1,4 @@
-"""What benchmark.ipynb measures inside one process: contenders timed in turn, ceilings, agreement, growth."""
+"""What benchmark.ipynb measures: contenders timed in turn, how time grows, and how that compares with the targets."""
 
 import dataclasses
 import re
@@ -7,20 +7,14 @@ import time
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
-from lib.baselines import EverydayLoop, ResidentLoop, Stopwatch
-from lib.devices import DTYPES, device_name
+from lib.baselines import EverydayLoop, ResidentLoop
+from lib.devices import device_name
 from lib.estimate import random_images, rehearsal_trainer
 from lib.models import build_model
 from lib.paths import outputs_folder
-from lib.speedups import Speedups, choose_speedups
-from lib.training import Trainer
-
-SLOW = Speedups(channels_last=False, fused_optimizer=False)
-# largest relative difference of a loss in the first steps from fp32's, of which bf16 keeps 8 bits and fp16 11
-LOSS_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 2e-2}
+from lib.speedups import choose_speedups
 
 
 def benchmark_folder(device):
@@ -54,7 +48,7 @@ def our_contenders(config, steps, device, precision, with_compile=True):
         compiled = dataclasses.replace(chosen, compiled=True)
         trainers["with torch.compile"] = (config, precision, compiled)
         trainers["with torch.compile, SE"] = (gated, precision, compiled)
-    return {name: _epoch(rehearsal_trainer(one, steps, device, *how)) for name, (one, *how) in trainers.items()}
+    return {name: one_epoch(rehearsal_trainer(one, steps, device, *how)) for name, (one, *how) in trainers.items()}
 
 
 def other_contenders(config, steps, device, precision, workers):
@@ -75,7 +69,8 @@ def other_contenders(config, steps, device, precision, workers):
     }
 
 
-def _epoch(trainer):
+def one_epoch(trainer):
+    """A contender of a Trainer: trains its epoch and returns the seconds."""
     return lambda: trainer.train_epoch()["train_seconds"]
 
 
@@ -102,11 +97,13 @@ def interleave(contenders, rounds, seconds_to_warm_up=0.5):
 
 
 def summarise(times, images, baseline):
-    """One row for each contender: median images/s with quartiles, and median ratio of speed to the baseline's.
+    """One row for each contender: images/s and how many times the baseline's, medians with quartiles.
 
-    times: from `interleave`; images: trained in one measurement. Ratios are taken within each round.
+    times: from `interleave`; images: trained in one measurement, a number or a Series by contender. Ratios are taken
+    within each round.
     """
-    rates = images / times.pivot(index="round", columns="contender", values="seconds")[times["contender"].unique()]
+    seconds = times.pivot(index="round", columns="contender", values="seconds")[times["contender"].unique()]
+    rates = seconds.rdiv(images)
     ratios = rates.div(rates[baseline], axis=0)
     columns = {"images_per_second": rates, f"times_{baseline}": ratios}
     table = {}
@@ -122,64 +119,44 @@ def step_time_ratio(times, contender, baseline):
     return {"median": ratio.median(), "q1": ratio.quantile(0.25), "q3": ratio.quantile(0.75)}
 
 
-def matmul_rate(device, precision):
-    """FLOP/s of the fastest of a few square matrix products on random numbers."""
-    sizes = (4096, 8192) if device.type == "cuda" else (1024, 2048)
-    return max(2 * size**3 / _matmul_seconds(size, device, DTYPES[precision]) for size in sizes)
-
-
-def _matmul_seconds(size, device, dtype):
-    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return fastest(lambda: one @ other, device)
-
-
-def copy_rate(device):
-    """Bytes/s, read and written, of copying 256 MiB on the device."""
-    source = torch.ones(2**28, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.numel() / fastest(lambda: target.copy_(source), device)
-
-
-def fastest(operation, device, repeats=10):
-    """Seconds of the fastest of `repeats` executions, the first two not counted."""
-    seconds = []
-    for _ in range(repeats + 2):
-        with Stopwatch(device) as watch:
-            operation()
-        seconds.append(watch.seconds)
-    return min(seconds[2:])
-
-
-def loss_gap(config, device, precision, steps=8):
-    """Largest relative difference of the losses of our first steps from an eager fp32 reference in plain layout."""
-    losses = []
-    for each, speedups in (("fp32", SLOW), (precision, None)):
-        images, labels = random_images(config.batch_size)
-        trainer = Trainer(config, build_model(config, 10), images, labels, device, each, speedups)
-        losses.append(np.array([trainer.train_epoch()["train_loss"] for _ in range(steps)]))
-    return float(np.max(np.abs(losses[1] / losses[0] - 1)))
-
-
-def operation_shares(trainer, top=12):
-    """Share of time of the longest operations in one epoch, by torch.profiler: on the device, where it is a GPU."""
-    from torch.profiler import ProfilerActivity, profile
-
-    kind = trainer.device.type
-    activity = {"cpu": ProfilerActivity.CPU, "cuda": ProfilerActivity.CUDA}[kind]
-    with profile(activities=[activity]) as seen:
-        trainer.train_epoch()
-    column = "self_device_time_total" if kind == "cuda" else "self_cpu_time_total"
-    spent = pd.Series({event.key: getattr(event, column) for event in seen.key_averages()})
-    return (spent / spent.sum()).nlargest(top)
-
-
-def scaling(measure, sizes):
-    """Seconds of measure(size) for each size, and how they compare with growing linearly from the first."""
-    seconds = []
-    for size in sizes:
+def scaling(measure, sizes, repeats=3):
+    """Median seconds of measure(size) for each size, in turn, and how each size's share compares with the first's."""
+    seconds = np.empty((repeats, len(sizes)))
+    for repeat, position in np.ndindex(seconds.shape):
         started = time.perf_counter()
-        measure(size)
-        seconds.append(time.perf_counter() - started)
-    table = pd.DataFrame({"size": sizes, "seconds": seconds})
-    table["per_size_relative_to_first"] = (table["seconds"] / table["size"]) / (seconds[0] / sizes[0])
+        measure(sizes[position])
+        seconds[repeat, position] = time.perf_counter() - started
+    table = pd.DataFrame({"size": sizes, "seconds": np.median(seconds, axis=0)})
+    table["seconds_per_unit"] = table["seconds"] / table["size"]
+    table["relative_to_first"] = table["seconds_per_unit"] / table["seconds_per_unit"][0]
     return table
+
+
+def compare_with_targets(results):
+    """One row for each target that applies to the device: what, its target as text, measured, and whether it is met.
+
+    results: the content of a benchmark's results.json, as far as it is measured.
+    """
+    gpu = results["environment"]["device"] == "cuda"
+    rows = [(f"speed: {name}", ratio["median"], 10 if gpu else 2) for name, ratio in results["speed_ratio"].items()]
+    if gpu:
+        rows[-1] = (*rows[-1][:2], 1.3)  # the fast recipe is harder to beat than the everyday one
+    else:
+        rows.pop()  # and meant for GPUs
+    rows.append(("share of the matrix-product rate", results["share_of_matmul"]["ours"], 0.35 if gpu else 0.5))
+    if gpu and results["whole_run"]:
+        share = results["whole_run"]["train_seconds"] / results["whole_run"]["wall_seconds"]
+        rows.append(("share of training in a whole run", share, 0.8))
+    rows.append(("step time with SE / without", results["se_step_time_ratio"]["ours"]["median"], -1.05))
+    rows.append(
+        (f"seconds to analyse {results['analysis']['finished_runs']} runs", results["analysis"]["seconds"], -60)
+    )
+    return [
+        {
+            "what": what,
+            "target": f"at least {bound:g}" if bound > 0 else f"at most {-bound:g}",
+            "measured": measured,
+            "met": bool(measured >= bound if bound > 0 else measured <= -bound),
+        }
+        for what, measured, bound in rows
+    ]

@@ -1,5 +1,6 @@
 """The device of a run, the precision that it does well, and the record of what a run ran on."""
 
+import dataclasses
 import os
 import platform
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from lib.paths import ROOT
+from lib.speedups import choose_speedups
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "pillow", "papermill")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -57,6 +59,7 @@ def describe_environment(device, precision):
         "device": device.type,
         "device_name": device_name(device),
         "precision": precision,
+        "speedups": dataclasses.asdict(choose_speedups(device, precision)),
         "threads": torch.get_num_threads(),
         "cpu_count": os.cpu_count(),
         "commit": _git("rev-parse", "HEAD"),

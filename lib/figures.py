@@ -143,3 +143,24 @@ def recall_by_class(recalls):
     sns.despine(figure)
     figure.tight_layout()
     return figure
+
+
+def speed_bars(speeds, baseline):
+    """Images per second of each contender, a line over the middle half of the rounds, and the ratio to the baseline.
+
+    speeds: what lib.benchmark.summarise returned.
+    """
+    figure, axis = plt.subplots(figsize=(PAGE, 0.28 * len(speeds) + 0.6))
+    rows, rates = np.arange(len(speeds)), speeds["images_per_second"]
+    ours = ["#D55E00" if name.startswith("ours") else "#0072B2" if name == baseline else "0.7" for name in speeds.index]
+    axis.barh(rows, rates, color=ours, height=0.7)
+    axis.hlines(rows, speeds["images_per_second_q1"], speeds["images_per_second_q3"], color="black", linewidth=1.2)
+    for row, ratio in enumerate(speeds[f"times_{baseline}"]):
+        place = max(rates.iloc[row], speeds["images_per_second_q3"].iloc[row])
+        axis.text(place + 0.01 * rates.max(), row, f"{ratio:.2f}×", va="center", fontsize=7)
+    axis.set_yticks(rows, speeds.index)
+    axis.invert_yaxis()
+    axis.set(xlabel=f"images trained per second; numbers: times {baseline!r}")
+    sns.despine(figure)
+    figure.tight_layout()
+    return figure

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lib.config import config_hash
+from lib.config import RunConfig, config_hash
+from lib.data import load_dataset
+from lib.experiment import execute_run
 from lib.notebooks import NotebookProcess
 from lib.paths import NOTEBOOKS
 from lib.runs import read_json, save_logits, write_json, write_table
@@ -81,3 +83,11 @@ def make_up_run(folder, config):
         "train_seconds": 1.0,
     }
     write_json(folder / "summary.json", summary)
+
+
+def tiny_runs(count):
+    """So many complete runs on digits, one after another, in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(count):
+            config = RunConfig("resnet18", seed, "resnet18", "digits", 1 / 16, epochs=1, warmup_epochs=1, batch_size=32)
+            execute_run(config, load_dataset("digits"), Path(folder) / str(seed))
