@@ -14,8 +14,8 @@ figures, tables and HTML to outputs/<study>/. Stopped at any time, the same comm
 
   --study NAME           smoke (two minutes, no images needed), laptop (about an hour on a CPU), paper (a GPU), or a .yaml
                          file of your own; without it paper where there is a GPU, else laptop, and smoke where CIFAR-10
-                         is neither in data/ nor to be downloaded
-  --jobs N               runs at a time (default: one a GPU, or two on a CPU)
+                         is neither in data/ nor to be downloaded. benchmark is no study: it measures the training's speed
+  --jobs N               runs at a time (default: two on a CPU, and as many on each GPU as measured to be fastest)
   --time-budget MINUTES  start no run that would not finish in time
   --dry-run              list the missing runs and the time they would take
   test                   run all tests; further words go to pytest

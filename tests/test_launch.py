@@ -27,12 +27,52 @@ def test_cpu_slots_leave_the_gpus_alone_and_have_a_thread_each(monkeypatch):
     assert slots[0]["OMP_NUM_THREADS"] == "1"
 
 
+def fake_speeds(monkeypatch, totals):
+    """Lets so many runs at once train this many images a second together; any other number does not fit."""
+
+    def images_per_second(config, environments):
+        if len(environments) not in totals:
+            raise StudyError("out of memory")
+        return [totals[len(environments)] / len(environments)] * len(environments)
+
+    monkeypatch.setattr(launch.estimate, "images_per_second", images_per_second)
+
+
 @pytest.mark.parametrize(
-    ("gpus", "cores", "jobs"), [(["0", "1", "2", "3"], 16, 4), ([], 1, 1), ([], 2, 2), ([], 64, 2)]
+    ("totals", "runs_per_gpu"),
+    [
+        ({1: 1e6, 2: 1e6, 3: 1e6, 4: 1e6}, 4),  # training takes no time beside starting: the more the better
+        ({1: 10, 2: 10, 3: 10, 4: 10}, 1),  # training is all, and sharing the GPU gains nothing
+        ({1: 10, 2: 16, 3: 16.1, 4: 30}, 2),  # a third one would not be worth it
+        ({1: 10, 2: 16}, 2),  # a third one does not fit into the memory
+    ],
 )
-def test_runs_at_a_time(gpus, cores, jobs, monkeypatch):
+@pytest.mark.parametrize("gpus", [["0"], ["0", "1", "2"]])
+def test_as_many_runs_share_a_gpu_as_finish_the_most_an_hour(totals, runs_per_gpu, gpus, monkeypatch, make_config):
+    fake_speeds(monkeypatch, totals)
+    slots, seconds_per_image = launch.choose_slots(make_config(epochs=100), gpus)
+    assert len(slots) == runs_per_gpu * len(gpus)
+    assert seconds_per_image == pytest.approx(runs_per_gpu / totals[runs_per_gpu])
+    assert {slot["CUDA_VISIBLE_DEVICES"] for slot in slots} == set(gpus)
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (64, 2)])
+def test_runs_at_a_time_on_a_cpu(cores, expected, monkeypatch, make_config):
+    fake_speeds(monkeypatch, {1: 10, 2: 20})
     monkeypatch.setattr(launch, "cpu_cores", lambda: cores)
-    assert launch.default_jobs(gpus) == jobs
+    assert len(launch.choose_slots(make_config(), [])[0]) == expected
+
+
+@pytest.mark.parametrize(("gpus", "on_one"), [([], 5), (["0", "1"], 3)])
+def test_a_number_of_runs_that_the_user_gives_is_taken(gpus, on_one, monkeypatch, make_config):
+    fake_speeds(monkeypatch, {on_one: 10})
+    assert len(launch.choose_slots(make_config(), gpus, 5)[0]) == 5
+
+
+def test_one_run_that_does_not_fit_is_an_error(monkeypatch, make_config):
+    fake_speeds(monkeypatch, {})
+    with pytest.raises(StudyError, match="out of memory"):
+        launch.choose_slots(make_config(), ["0"])
 
 
 def fake_gpu(monkeypatch, capability, count=2):

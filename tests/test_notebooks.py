@@ -22,7 +22,7 @@ def code_cells(path):
 
 
 def test_there_are_notebooks():
-    assert {"train.ipynb", "analysis.ipynb"} <= {path.name for path in TEMPLATES}
+    assert {"train.ipynb", "analysis.ipynb", "benchmark.ipynb"} == {path.name for path in TEMPLATES}
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
