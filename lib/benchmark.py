@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pandas as pd
+from torchvision.ops import SqueezeExcitation
 from tqdm import tqdm
 
 from lib.baselines import EverydayLoop, ResidentLoop
@@ -52,20 +53,23 @@ def our_contenders(config, steps, device, precision, with_compile=True):
 
 
 def other_contenders(config, steps, device, precision, workers):
-    """The same for the loops of lib.baselines."""
+    """The same for the loops of lib.baselines, the gates being torchvision's."""
     config = dataclasses.replace(config, learning_rate=1e-6)
     images, labels = random_images(max(steps, 4) * config.batch_size)
-    gated = dataclasses.replace(config, architecture="se_resnet18")
+    gated = build_model(config, 10)
+    for block in gated.blocks:
+        channels = block.bn2.num_features
+        block.gate = SqueezeExcitation(channels, channels // config.reduction)
 
-    def loop(kind, config, *how):
-        contender = kind(config, build_model(config, 10), images, labels, device, *how)
+    def loop(kind, model, *how):
+        contender = kind(config, model, images, labels, device, *how)
         return lambda: contender.run(steps)
 
     return {
-        "everyday": loop(EverydayLoop, config, workers),
+        "everyday": loop(EverydayLoop, build_model(config, 10), workers),
         "everyday, SE": loop(EverydayLoop, gated, workers),
-        f"everyday in {precision}": loop(EverydayLoop, config, workers, precision),
-        "resident": loop(ResidentLoop, config, precision),
+        f"everyday in {precision}": loop(EverydayLoop, build_model(config, 10), workers, precision),
+        "resident": loop(ResidentLoop, build_model(config, 10), precision),
     }
 
 
