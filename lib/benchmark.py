@@ -1,6 +1,7 @@
 """What benchmark.ipynb measures: contenders timed in turn, how time grows, and how that compares with the targets."""
 
 import dataclasses
+import functools
 import re
 import sys
 import time
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from lib.baselines import EverydayLoop, ResidentLoop
 from lib.devices import device_name
 from lib.estimate import random_images, rehearsal_trainer
-from lib.models import build_model
+from lib.models import STAGE_WIDTHS, ResNet, SEGate, build_model, initialise, scaled
 from lib.paths import outputs_folder
 from lib.speedups import choose_speedups
 
@@ -49,7 +50,20 @@ def our_contenders(config, steps, device, precision, with_compile=True):
         compiled = dataclasses.replace(chosen, compiled=True)
         trainers["with torch.compile"] = (config, precision, compiled)
         trainers["with torch.compile, SE"] = (gated, precision, compiled)
+    trainers["with plain averages, SE"] = (gated, precision, chosen, _with_plain_averages(gated))
     return {name: one_epoch(rehearsal_trainer(one, steps, device, *how)) for name, (one, *how) in trainers.items()}
+
+
+class PlainAverages(SEGate):
+    """The gate as it is usually written."""
+
+    def averages(self, x):
+        return x.mean((2, 3))
+
+
+def _with_plain_averages(config):
+    make_gate = functools.partial(PlainAverages, reduction=config.reduction)
+    return initialise(ResNet(scaled(STAGE_WIDTHS, config.width), 10, make_gate), config.seed)
 
 
 def other_contenders(config, steps, device, precision, workers):

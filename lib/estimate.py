@@ -30,11 +30,14 @@ def random_images(count):
     return generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), generator.integers(0, 10, count)
 
 
-def rehearsal_trainer(config, steps, device, precision, speedups=None):
-    """A Trainer whose epoch is `steps` steps on random images, at a rate that no labels make diverge."""
+def rehearsal_trainer(config, steps, device, precision, speedups=None, model=None):
+    """A Trainer whose epoch is `steps` steps on random images, at a rate that no labels make diverge.
+
+    model: by default the config's.
+    """
     config = dataclasses.replace(config, learning_rate=1e-6)
     images, labels = random_images(steps * config.batch_size)
-    return Trainer(config, build_model(config, 10), images, labels, device, precision, speedups)
+    return Trainer(config, model or build_model(config, 10), images, labels, device, precision, speedups)
 
 
 def images_per_second(config, environments):

@@ -1,6 +1,7 @@
 """What bounds a training step here, and whether it still computes what a plain one does."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pandas as pd
@@ -62,12 +63,13 @@ def loss_gap(config, device, precision, steps=8):
     return float(np.max(np.abs(losses[1] / losses[0] - 1)))
 
 
-def operation_shares(trainer, top=12):
-    """Share of time of the longest operations in one epoch, by torch.profiler: on the device, where it is a GPU."""
+def operation_shares(trainer):
+    """Share of time of each operation in one epoch, longest first, by torch.profiler; on a GPU, of the GPU's time."""
+    os.environ["KINETO_LOG_LEVEL"] = "5"  # or the profiler writes where it starts and stops
     kind = trainer.device.type
     activity = {"cpu": ProfilerActivity.CPU, "cuda": ProfilerActivity.CUDA}[kind]
     with profile(activities=[activity]) as seen:
         trainer.train_epoch()
     column = "self_device_time_total" if kind == "cuda" else "self_cpu_time_total"
     spent = pd.Series({event.key: getattr(event, column) for event in seen.key_averages()})
-    return (spent / spent.sum()).nlargest(top)
+    return (spent / spent.sum()).sort_values(ascending=False)
