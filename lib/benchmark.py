@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import torch
 from torchvision.ops import SqueezeExcitation
 from tqdm import tqdm
 
@@ -29,6 +30,9 @@ def our_contenders(config, steps, device, precision, with_compile=True):
 
     with_compile: also compile where that is not chosen, which takes a minute.
     """
+    # networks of one kind share their compiled code, which must be that of fixed sizes, as in a run
+    torch._dynamo.config.automatic_dynamic_shapes = False
+    torch._dynamo.config.recompile_limit = 64
     chosen = choose_speedups(device, precision)
     gated = dataclasses.replace(config, architecture="se_resnet18")
     without_fused = dataclasses.replace(chosen, fused_optimizer=False, cuda_graph=False)
@@ -69,7 +73,7 @@ def _with_plain_averages(config):
 def other_contenders(config, steps, device, precision, workers):
     """The same for the loops of lib.baselines, the gates being torchvision's."""
     config = dataclasses.replace(config, learning_rate=1e-6)
-    images, labels = random_images(max(steps, 4) * config.batch_size)
+    images, labels = random_images(4 * steps * config.batch_size)  # on a GPU, about what an epoch of CIFAR-10 has
     gated = build_model(config, 10)
     for block in gated.blocks:
         channels = block.bn2.num_features

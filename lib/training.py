@@ -46,10 +46,17 @@ class Trainer:
             nesterov=config.momentum > 0,
             fused=self.speedups.fused_optimizer,
         )
+        torch.backends.cudnn.benchmark = (
+            True  # on a GPU, the first steps find the fastest algorithm of each convolution
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.steps_per_epoch = len(labels) // config.batch_size
         self.epoch = 0
-        self._forward = torch.compile(self._loss, fullgraph=True) if self.speedups.compiled else self._loss
+        self._forward = self._loss
+        if self.speedups.compiled:
+            for store in (self.images, self.labels):
+                torch._dynamo.maybe_mark_dynamic(store, 0)  # one compilation for any number of images
+            self._forward = torch.compile(self._loss, fullgraph=True)
         self._advance = Replayed(self._step) if self.speedups.cuda_graph else self._step
         self._make_registers()
 

@@ -3,10 +3,13 @@
 import json
 import re
 
+import pytest
+
 from lib.analysis import conclusion
 from lib.paths import ROOT
 from lib.study import load_study
 
+BENCHMARKS = sorted(ROOT.glob("outputs/benchmark/*/results.json"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -28,3 +31,22 @@ def test_the_study_table_agrees_with_the_study_files():
     assert f"2 arms × 5 seeds, quarter width, {laptop.runs[0].epochs} epochs" in README and len(laptop.runs) == 10
     assert "2 arms × 2 seeds" in README and len(smoke.runs) == 4
     assert f"{len({config.arm for config in paper.runs})} arms, 5 to 20 seeds" in README
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("outputs/benchmark/*/results.json")), ids=lambda path: path.parent.name
+)
+def test_each_benchmark_is_in_the_readme_as_it_was_measured(path):
+    results = json.loads(path.read_text())
+    for row in results["targets"]:
+        verdict = "met" if row["met"] else "missed"
+        assert f"| {row['what']} | {row['measured']:.2f} | {row['target']}: {verdict} |" in README
+    environment = results["environment"]
+    assert (
+        f"{environment['device_name']}, {environment['precision']}, torch {environment['packages']['torch']}" in README
+    )
+    assert not environment["uncommitted_changes"]
+
+
+def test_there_is_a_benchmark():
+    assert BENCHMARKS
