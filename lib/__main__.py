@@ -36,7 +36,7 @@ def main(arguments=None):
         if name.endswith(".yaml"):
             name = str(Path(name).resolve())
         study = load_study(name)
-        for config in study.runs:
+        for config in {config.arm: config for config in (*study.runs, *study.awaiting)}.values():
             _check_buildable(config)
         if options.dry_run:
             return _dry_run(study, options, gpus)
@@ -52,20 +52,13 @@ def main(arguments=None):
 
 def _run(study, name, options, gpus, started):
     missing = launch.missing_runs(study)
-    print(f"study {study.name}: {study.title}; {len(study.runs) - len(missing)} of {len(study.runs)} runs are complete")
-    failures, not_started = [], []
+    total = len(study.runs) + len(study.awaiting)
+    print(f"study {study.name}: {study.title}; {len(study.runs) - len(missing)} of {total} runs are complete")
+    failures = []
     if missing:
-        _check_comparable(study, missing)
-        slots, seconds = _announce(missing, options.jobs, gpus)
-        budget = None
-        if options.time_budget:
-            budget = options.time_budget * 60 - (time.monotonic() - started) - ANALYSIS_SECONDS
-        queue = launch.Queue(study, name, missing, slots, seconds, budget)
-        failures, not_started = queue.work(), queue.not_started
+        study, failures = _train(study, name, missing, options, gpus, started)
     else:
         print("nothing is left to train; STUDY_OUTPUTS=my-outputs trains everything anew in a folder of its own")
-    if not_started:
-        print(f"the time budget leaves {len(not_started)} runs for next time: the same command goes on with them")
     if finished_runs(study):
         _analyse(study, name, launch.slot_environments(1, gpus)[0])
     else:
@@ -73,6 +66,25 @@ def _run(study, name, options, gpus, started):
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _train(study, name, missing, options, gpus, started):
+    """Run what is missing, then what waited for the tuning; returns the study as it stands then and the failures."""
+    _check_comparable(study, missing)
+    slots, seconds = _announce([*missing, *study.awaiting], options.jobs, gpus)
+    while True:
+        budget = None
+        if options.time_budget:
+            budget = options.time_budget * 60 - (time.monotonic() - started) - ANALYSIS_SECONDS
+        queue = launch.Queue(study, name, missing, slots, seconds, budget)
+        failures = queue.work()
+        tuned, study = bool(study.awaiting), load_study(name)
+        missing = launch.missing_runs(study)
+        if queue.not_started:
+            left = len(missing) + len(study.awaiting)
+            print(f"the time budget leaves {left} runs for next time: the same command goes on with them")
+        if failures or queue.not_started or not tuned or study.awaiting:
+            return study, failures
 
 
 def _analyse(study, name, environment):
@@ -147,13 +159,13 @@ def _check_comparable(study, missing):
             )
 
 
-def _announce(missing, jobs, gpus):
+def _announce(runs, jobs, gpus):
     """Print what is ahead; returns the slots and the expected seconds of training an image in one."""
     print("measuring how fast this machine trains …", flush=True)
-    slots, seconds = launch.choose_slots(missing[0], gpus, jobs)
-    total = seconds * sum(map(estimate.images_to_train, missing)) + launch.NOTEBOOK_SECONDS * len(missing)
+    slots, seconds = launch.choose_slots(runs[0], gpus, jobs)
+    total = seconds * sum(map(estimate.images_to_train, runs)) + launch.NOTEBOOK_SECONDS * len(runs)
     where = f"{len(gpus)} GPU{'s'[: len(gpus) > 1]}" if gpus else "the CPU"
-    print(f"{len(missing)} runs to do, {len(slots)} at a time on {where}: about {_duration(total / len(slots))}")
+    print(f"{len(runs)} runs to do, {len(slots)} at a time on {where}: about {_duration(total / len(slots))}")
     return slots, seconds
 
 
@@ -161,10 +173,12 @@ def _dry_run(study, options, gpus):
     missing = launch.missing_runs(study)
     for config in missing:
         print(f"{config.arm}  seed {config.seed}")
+    for config in study.awaiting:
+        print(f"{config.arm}  seed {config.seed}  (with the settings that the tuning finds)")
     if missing:
         if missing[0].dataset == "cifar10" and local_source() is None:
             print(f"CIFAR-10 is not in {shown(data_folder())}/ yet: it would be downloaded first")
-        _announce(missing, options.jobs, gpus)
+        _announce([*missing, *study.awaiting], options.jobs, gpus)
     else:
         print(f"all {len(study.runs)} runs of {study.name} are complete")
     return 0

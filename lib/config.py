@@ -26,6 +26,7 @@ RANGES = {
     "label_smoothing": (0, 0.9),
     "crop_padding": (0, 31),
     "validation_images": (0, 49_000),
+    "probe_images": (1, 10_000),
     "train_fraction": (0.001, 1),
 }
 CHOICES = {"dataset": DATASETS, "precision": PRECISIONS}
@@ -50,8 +51,9 @@ class RunConfig:
     label_smoothing: float = 0.0
     crop_padding: int = 4  # pixels, reflected
     horizontal_flip: bool = True
-    validation_images: int = 0  # held out of the training images, stratified
+    validation_images: int = 0  # held out of the training images, stratified; such a run never sees the test images
     train_fraction: float = 1.0  # share of the training images, nested and stratified
+    probe_images: int = 2000  # test images for corruptions and for interventions on gates
     precision: str = "auto"  # auto takes what the device does well
 
     def __post_init__(self):

@@ -6,15 +6,14 @@ import hashlib
 import io
 import time
 
-import numpy as np
 import torch
 
 from lib.config import config_hash
 from lib.data import split_indices
 from lib.devices import choose_device, describe_environment, resolve_precision
-from lib.errors import StudyError
+from lib.evaluation import evaluate_on_held_out, evaluate_on_test
 from lib.models import build_model, multiply_adds, parameter_count
-from lib.runs import atomic_write, lock, read_json, read_summary, save_logits, write_json
+from lib.runs import atomic_write, lock, read_json, read_summary, write_json
 from lib.training import Trainer
 
 CHECKPOINT_SECONDS = 20  # training time between checkpoints, so that saving stays a small share of it
@@ -55,45 +54,31 @@ def _train_and_test(config, dataset, folder, on_epoch, checkpoint_seconds):
     on_epoch(rows)
     saved = time.perf_counter()
     while trainer.epoch < config.epochs:
-        row = trainer.train_epoch()
-        if len(validation):
-            images, labels = dataset.train_images[validation], dataset.train_labels[validation]
-            row |= {f"val_{name}": value for name, value in _score(trainer.predict(images), labels).items()}
-        rows.append(row)
+        rows.append(trainer.train_epoch())
         _write_metrics(folder, rows)
         if time.perf_counter() - saved >= checkpoint_seconds or trainer.epoch == config.epochs:
             _save_checkpoint(folder, trainer, rows, identity | machine)
             saved = time.perf_counter()
         on_epoch(rows)
 
-    logits = trainer.predict(dataset.test_images)
-    with np.errstate(over="ignore"):
-        stored = logits.astype(np.float16)
-    if not np.isfinite(stored).all():
-        raise StudyError("the test logits are not finite: the run has failed; try a lower learning_rate")
-    save_logits(folder / "test_logits.npz", stored, dataset.test_labels)
-    # Scores come from the logits as they are stored, so that anyone gets the same numbers from the file.
-    scores = _score(stored, dataset.test_labels)
+    started = time.perf_counter()
+    if config.validation_images:
+        scores = evaluate_on_held_out(trainer, dataset.train_images[validation], dataset.train_labels[validation])
+    else:
+        scores = evaluate_on_test(trainer, dataset, folder)
     summary = {
         **identity,
         "data_source": dataset.source,
-        **{f"test_{name}": value for name, value in scores.items()},
-        "logits_sha256": hashlib.sha256(logits.tobytes()).hexdigest(),
+        **scores,
         **costs,
         "train_seconds": sum(row["train_seconds"] for row in rows),
+        "evaluation_seconds": time.perf_counter() - started,
         **machine,
         "finished_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     write_json(folder / "summary.json", summary)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return summary
-
-
-def _score(logits, labels):
-    """Accuracy (fraction) and mean negative log-likelihood (nats) of logits (N, classes)."""
-    logits = logits.astype(np.float64)
-    likelihood = logits[np.arange(len(labels)), labels] - np.logaddexp.reduce(logits, axis=1)
-    return {"accuracy": float((logits.argmax(1) == labels).mean()), "loss": float(-likelihood.mean())}
 
 
 def _save_checkpoint(folder, trainer, rows, identity):

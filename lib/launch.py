@@ -172,16 +172,17 @@ def _epochs_done(study, config):
 
 
 def ensure_notebooks(study, study_name, environment):
-    """Path of one executed training notebook of each arm with a complete run, {arm: path}.
+    """Path of one executed training notebook of each arm of the study file with a complete run, {arm: path}.
 
     Where a finished run has lost its notebook, it is executed again, which shows the run without repeating it; an arm
     for which that fails is left out with a line that says so.
     """
-    notebooks = {}
-    for config, folder, _ in finished_runs(study):
+    notebooks, arms = {}, {arm for stage in study.stages for arm in stage.arms}
+    finished = [(config, folder) for config, folder, _ in finished_runs(study) if config.arm in arms]
+    for config, folder in finished:
         if (folder / "notebook.ipynb").exists():
             notebooks.setdefault(config.arm, folder / "notebook.ipynb")
-    for config, folder, _ in finished_runs(study):
+    for config, folder in finished:
         if config.arm not in notebooks:
             try:
                 start_run(study, study_name, config, environment).wait()

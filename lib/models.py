@@ -52,9 +52,16 @@ class StaticGate(nn.Module):
         super().__init__()
         self.logit = nn.Parameter(torch.zeros(channels))
 
+    def gate(self, x):
+        """Gates (N, C) of the feature maps x (N, C, H, W): the same for every image."""
+        return self.factors(x).expand(len(x), -1)
+
+    def factors(self, x):
+        """Gates (C,) in the precision of x."""
+        return torch.sigmoid(self.logit).to(x.dtype)  # or float32 would spread through the network under autocast
+
     def forward(self, x):
-        gate = torch.sigmoid(self.logit).to(x.dtype)  # or float32 would spread through the network under autocast
-        return x * gate[:, None, None]
+        return x * self.factors(x)[:, None, None]
 
 
 class HalfScale(nn.Module):

@@ -13,7 +13,7 @@ from lib.errors import StudyError
 from lib.paths import outputs_folder, run_folder, shown
 
 ORIGIN_KEYS = ("data_source", "data_fingerprint", "precision")  # equal in all runs that are compared
-SUMMARY_KEYS = {*ORIGIN_KEYS, "config_hash", "test_accuracy", "test_loss", "parameters", "train_seconds"}
+SUMMARY_KEYS = {*ORIGIN_KEYS, "config_hash", "parameters", "train_seconds"}
 
 
 def atomic_write(path, write):
@@ -76,7 +76,10 @@ def read_summary(folder, config):
     of other settings.
     """
     summary, stored = read_json(folder / "summary.json"), read_json(folder / "config.json")
-    if summary is None or stored is None or not set(summary) >= SUMMARY_KEYS:
+    if summary is None or stored is None:
+        return None
+    part = "val" if stored.get("validation_images") else "test"
+    if not set(summary) >= SUMMARY_KEYS | {f"{part}_accuracy", f"{part}_loss"}:
         return None
     if summary["config_hash"] != config_hash(stored):
         raise StudyError(f"{shown(folder)}: summary.json does not belong to config.json; move the folder away")
@@ -101,9 +104,13 @@ def _same_settings(stored, config):
         return False
 
 
-def save_logits(path, logits, labels):
-    """Write logits (N, classes) as float16 and labels (N,) as uint8, in test order, without pickles."""
-    arrays = {"logits": logits.astype(np.float16), "labels": labels.astype(np.uint8)}
+def save_logits(path, logits, labels, **more):
+    """Write logits (N, classes) as float16, labels (N,) as uint8 and more arrays, in test order, without pickles."""
+    save_arrays(path, logits=logits.astype(np.float16), labels=labels.astype(np.uint8), **more)
+
+
+def save_arrays(path, **arrays):
+    """Write named arrays as a compressed archive without pickles, atomically."""
     atomic_write(path, lambda file: np.savez_compressed(file, **arrays))
 
 
@@ -138,9 +145,14 @@ def finished_runs(study):
 
 
 def load_runs(study):
-    """One row for each complete run with its settings and its summary; raises StudyError as finished_runs does."""
+    """One row for each complete run on the test images with its settings and its summary.
+
+    Raises StudyError as finished_runs does.
+    """
     rows = []
     for config, folder, summary in finished_runs(study):
+        if config.validation_images:
+            continue
         environment = read_json(folder / "environment.json") or {}
         rows.append({**config.to_dict(), **summary, "device_name": environment.get("device_name", "unknown")})
     return pd.DataFrame(rows)

@@ -1,11 +1,16 @@
 """The statistics of the comparison, as pure functions of arrays; accuracies are fractions, differences points (pp)."""
 
 import numpy as np
-from scipy import stats
+from scipy import integrate, optimize, stats
 from sklearn.metrics import confusion_matrix
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
 
 CONFIDENCE = 0.95
+ALPHA = 0.05  # 1 − CONFIDENCE
+SMALLEST_EFFECT_PP = 0.15  # smallest effect of interest, preregistered
 EXACT_PAIRS = 20  # 2^20 sign flips take about 4 s; beyond, random flips are drawn
+ROUNDING_PP = 1e-9  # what subtracting fractions loses; real differences are at least 1e-4 pp
 
 
 def mean_interval(values):
@@ -18,18 +23,50 @@ def mean_interval(values):
 
 
 def paired_comparison(arm, baseline):
-    """Mean difference arm − baseline of paired accuracies (n,), fractions, with its t interval and permutation p-value.
+    """Mean difference arm − baseline of paired accuracies (n,), fractions, with its intervals, tests and decision.
 
-    The p-value is two-sided and, up to 20 pairs, exact: all sign flips of the differences. What n cannot support is
-    None: the mean needs one pair, the interval and the p-value two. Raises ValueError for values without a partner.
+    p_value is two-sided and, up to 20 pairs, exact: all sign flips of the differences. wins and losses count the pairs
+    in which arm is better and worse. What n or equal values cannot support is None: the mean needs one pair; its t
+    interval, tests, decision and standard deviation two; correlation and bootstrap three, not all equal; win_p one pair
+    that is no tie. Raises ValueError for values without a partner.
     """
     arm, baseline = np.asarray(arm, float), np.asarray(baseline, float)
     if arm.shape != baseline.shape:
         raise ValueError(f"{arm.shape} values cannot be paired with {baseline.shape}")
     differences = 100 * (arm - baseline)
     n = len(differences)
-    result = {"n_pairs": n, "difference_pp": float(differences.mean()) if n else None}
-    return result | {"seed_interval_pp": mean_interval(differences), "p_value": sign_flip_p(differences)}
+    mean = float(differences.mean()) if n else None
+    interval, tost_p = mean_interval(differences), equivalence_p(differences)
+    wins, losses = int((arm > baseline).sum()), int((arm < baseline).sum())
+    return {
+        "n_pairs": n,
+        "difference_pp": mean,
+        "seed_interval_pp": interval,
+        "p_value": sign_flip_p(differences),
+        "tost_p": tost_p,
+        "decision": decide(mean, interval, tost_p),
+        "sd_difference_pp": float(differences.std(ddof=1)) if n > 1 else None,
+        "seed_correlation": _correlation(arm, baseline),
+        "wins": wins,
+        "losses": losses,
+        "win_p": float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else None,
+        "bootstrap_interval_pp": _bootstrap_interval(differences),
+    }
+
+
+def _correlation(arm, baseline):
+    if len(arm) < 3 or not np.ptp(arm) or not np.ptp(baseline):
+        return None
+    return float(np.corrcoef(arm, baseline)[0, 1])
+
+
+def _bootstrap_interval(differences):
+    if len(differences) < 3 or np.ptp(differences) < ROUNDING_PP:
+        return None
+    interval = stats.bootstrap(
+        (differences,), np.mean, confidence_level=CONFIDENCE, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return [float(interval.low), float(interval.high)]
 
 
 def sign_flip_p(differences):
@@ -48,6 +85,88 @@ def sign_flip_p(differences):
     return float(flips.pvalue)
 
 
+def equivalence_p(differences, margin=SMALLEST_EFFECT_PP):
+    """TOST p-value that the mean of paired differences (n,) lies within ±margin, both in pp; None for fewer than two.
+
+    Equal differences give the limit of a vanishing spread: 0 within the margin, 0.5 on it, 1 beyond.
+    """
+    differences = np.asarray(differences, float)
+    if len(differences) < 2:
+        return None
+    if np.ptp(differences) < ROUNDING_PP:
+        beyond = abs(differences.mean()) - margin
+        return 0.5 if abs(beyond) < ROUNDING_PP else float(beyond > 0)
+    return float(ttost_paired(differences, np.zeros_like(differences), -margin, margin)[0])
+
+
+def decide(difference_pp, interval_pp, equivalence_p):
+    """The preregistered reading of a mean difference, its 95 % interval [low, high] (pp) and its TOST p-value.
+
+    The first that holds: "superior" or "inferior" (the interval excludes 0, the difference is at least 0.15 pp),
+    "different but negligible" (it excludes 0, within ±0.15 pp), "equivalent" (p < 0.05), "inconclusive". None without
+    an interval.
+    """
+    if interval_pp is None:
+        return None
+    low, high = interval_pp
+    if low > 0 or high < 0:
+        if abs(difference_pp) >= SMALLEST_EFFECT_PP - ROUNDING_PP:
+            return "superior" if difference_pp > 0 else "inferior"
+        if max(-low, high) <= SMALLEST_EFFECT_PP + ROUNDING_PP:
+            return "different but negligible"
+    return "equivalent" if equivalence_p < ALPHA else "inconclusive"
+
+
+def holm(p_values):
+    """Holm's adjusted p-values, in the order given, for a confirmatory family; None stays None and counts for none."""
+    return _adjusted(p_values, "holm")
+
+
+def benjamini_hochberg(p_values):
+    """Benjamini and Hochberg's adjusted p-values, in the order given, for an exploratory family; None stays None."""
+    return _adjusted(p_values, "fdr_bh")
+
+
+def _adjusted(p_values, method):
+    known = [p for p in p_values if p is not None]
+    adjusted = iter(multipletests(known, alpha=ALPHA, method=method)[1] if known else [])
+    return [None if p is None else float(next(adjusted)) for p in p_values]
+
+
+def detectable_difference(sd_difference_pp, n, power=0.8):
+    """Smallest mean difference (pp) of n pairs that a two-sided paired t test at 5 % detects with this power.
+
+    sd_difference_pp: standard deviation of the paired differences. None for fewer than two pairs.
+    """
+    if n < 2:
+        return None
+    # Squared t is noncentral F. Not TTestPower.solve_power: where its noncentral t underflows, as for two pairs, it
+    # returns an effect of another power without a word (10.0 SD, power 0.73, where 0.95 is asked for).
+    critical = stats.f.ppf(1 - ALPHA, 1, n - 1)
+    largest = 5 * (1 + np.sqrt(critical))  # in standard errors, where the test misses less than once in 10^6
+    shift = optimize.brentq(lambda shift: stats.ncf.sf(critical, 1, n - 1, shift**2) - power, 0, largest)
+    return float(shift * sd_difference_pp / np.sqrt(n))
+
+
+def equivalence_power(sd_difference_pp, n, margin=SMALLEST_EFFECT_PP):
+    """Probability that TOST at 5 % finds n pairs within ±margin (pp) when their true mean difference is 0.
+
+    sd_difference_pp: standard deviation of the paired differences. None for fewer than two pairs.
+    """
+    if n < 2:
+        return None
+    if not sd_difference_pp:
+        return 1.0
+    room = margin * np.sqrt(n) / sd_difference_pp  # the margin in standard errors
+    quantile = stats.t.ppf(1 - ALPHA, n - 1)
+
+    def power_at(probability):  # given this quantile of the sample's standard deviation, which the mean is free of
+        return 2 * stats.norm.cdf(room - quantile * np.sqrt(stats.chi2.ppf(probability, n - 1) / (n - 1))) - 1
+
+    largest = stats.chi2.cdf((n - 1) * (room / quantile) ** 2, n - 1)  # no mean passes with a larger deviation
+    return float(integrate.quad(power_at, 0, largest)[0])
+
+
 def confusion_percent(predictions, labels, classes):
     """Share of each true class (row) that was given each class (column), in percent, (classes, classes).
 
@@ -62,3 +181,10 @@ def recall_percent(predictions, labels, classes):
     """Recall in percent of each class in each run, (runs, classes), from predictions (runs, N) and labels (N,)."""
     hits = np.atleast_2d(predictions) == labels
     return 100 * np.stack([hits[:, labels == label].mean(1) for label in range(classes)], axis=1)
+
+
+def score(logits, labels):
+    """Accuracy (fraction) and mean negative log-likelihood (nats) of logits (N, classes), labels integers (N,)."""
+    logits = np.asarray(logits).astype(np.float64)
+    likelihood = logits[np.arange(len(labels)), labels] - np.logaddexp.reduce(logits, axis=1)
+    return {"accuracy": float((logits.argmax(1) == labels).mean()), "loss": float(-likelihood.mean())}
