@@ -59,10 +59,10 @@ def _run(study, name, options, gpus, started):
         study, failures = _train(study, name, missing, options, gpus, started)
     else:
         print("nothing is left to train; STUDY_OUTPUTS=my-outputs trains everything anew in a folder of its own")
-    if finished_runs(study):
+    if any(not config.validation_images for config, _, _ in finished_runs(study)):
         _analyse(study, name, launch.slot_environments(1, gpus)[0])
     else:
-        print("no run is complete, so there is nothing to analyse yet")
+        print("no run on the test images is complete, so there is nothing to analyse yet")
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
