@@ -88,19 +88,14 @@ def _train(study, name, missing, options, gpus, started):
 
 
 def _analyse(study, name, environment):
-    from lib.html import notebook_to_html  # slow to import, and only needed here
+    from lib.pages import write_pages  # slow to import, and only needed here
 
     folder = outputs_folder(study.name)
     print("analysis …")
-    analysis = folder / "analysis.ipynb"
     log = folder / "logs" / "analysis.log"
-    NotebookProcess(NOTEBOOKS / "analysis.ipynb", analysis, log, {"study": name}).wait()
-    pages = {"analysis": (analysis, f"{study.title}: analysis")}
-    for arm, notebook in launch.ensure_notebooks(study, name, environment).items():
-        pages[f"train-{arm}"] = (notebook, f"{study.title}: one training of {arm}")
-    for page, (notebook, title) in pages.items():
-        notebook_to_html(notebook, folder / "html" / f"{page}.html", title)
-    print(f"results: {shown(folder / 'results.json')}; to read: {shown(folder / 'html' / 'analysis.html')}")
+    NotebookProcess(NOTEBOOKS / "analysis.ipynb", folder / "analysis.ipynb", log, {"study": name}).wait()
+    index = write_pages(study, folder, launch.ensure_notebooks(study, name, environment))
+    print(f"results: {shown(folder / 'results.json')}; to read: {shown(index)}")
 
 
 def _benchmark(options):

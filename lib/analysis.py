@@ -1,25 +1,45 @@
-"""From the finished runs of a study to its numbers: the tables and results.json, without torch."""
+"""From the finished runs of a study to its answer: what goes into results.json and is said in a sentence; no torch."""
 
 import numpy as np
 import pandas as pd
 
-from lib.runs import load_predictions
-from lib.statistics import mean_interval, paired_comparison, recall_percent
+from lib.comparisons import paired_values
+from lib.imagestatistics import crossed_interval, image_comparison
+from lib.statistics import (
+    detectable_difference,
+    equivalence_power,
+    mean_interval,
+    paired_comparison,
+    sign_flip_p,
+)
+
+READINGS = {  # of a decision, in words
+    "superior": "an improvement that matters",
+    "inferior": "a loss that matters",
+    "different but negligible": "a difference too small to matter",
+    "equivalent": "no difference that would matter",
+    "inconclusive": "neither a difference nor its absence is shown",
+    None: "too few seeds to decide",
+}
 
 
-def paired_accuracies(runs, arm, baseline):
-    """Test accuracies (fractions) of the seeds that both arms have finished: index seed, columns baseline and arm."""
-    table = runs.pivot(index="seed", columns="arm", values="test_accuracy").reindex(columns=[baseline, arm])
-    return table.dropna()
+def base_arms(runs):
+    """The runs of the study file's arms as they are: without the variants of stages."""
+    return runs[~runs["arm"].str.contains("__")]
 
 
 def summarise_arms(runs):
-    """One row for each arm: number of runs, accuracy (fraction), loss (nats), size and training time (seconds)."""
+    """One row for each arm: number of runs, scores (accuracies as fractions, loss in nats), size, seconds of training.
+
+    corruption_accuracy_mean is over all corruptions and severities, test_ece_mean over 15 bins.
+    """
     return runs.groupby("arm", sort=False).agg(
         n_runs=("seed", "size"),
         test_accuracy_mean=("test_accuracy", "mean"),
         test_accuracy_sd=("test_accuracy", "std"),
         test_loss_mean=("test_loss", "mean"),
+        test_ece_mean=("test_ece", "mean"),
+        corruption_accuracy_mean=("corruption_accuracy", "mean"),
         parameters=("parameters", "first"),
         multiply_adds=("multiply_adds", "first"),
         train_seconds_median=("train_seconds", "median"),
@@ -34,71 +54,113 @@ def cost_table(runs, baseline):
     if baseline in arms.index:
         for name in costs:
             table[f"{name} / {baseline}"] = (arms[name] / arms.loc[baseline, name]).map("{:.4f}".format)
-    return table.T
+    return table
 
 
-def build_results(study, runs):
+def primary_results(study, runs, correct):
+    """The primary comparison: over seeds, over images, over both, its decisions, and the power that the runs had.
+
+    correct: {arm: bool (n, N)} of the paired seeds of both arms, in the same order. Differences in percentage points.
+    """
+    pairs = paired_values(runs, study.arm, study.baseline)
+    primary = {
+        "arm": study.arm,
+        "baseline": study.baseline,
+        **paired_comparison(pairs[study.arm], pairs[study.baseline]),
+        "image_interval_pp": None,
+        "image_p_value": None,
+        "image_tost_p": None,
+        "image_decision": None,
+        "crossed_interval_pp": None,
+        "detectable_difference_pp": None,
+        "equivalence_power": None,
+    }
+    if len(pairs):
+        primary |= image_comparison(correct[study.arm], correct[study.baseline])
+        primary["crossed_interval_pp"] = crossed_interval(correct[study.arm], correct[study.baseline])
+    if len(pairs) > 1:
+        spread = primary["sd_difference_pp"]
+        primary["detectable_difference_pp"] = detectable_difference(spread, len(pairs))
+        primary["equivalence_power"] = equivalence_power(spread, len(pairs))
+    return primary
+
+
+def secondary_results(study, runs):
+    """The secondary endpoint: paired difference of the mean negative log-likelihood (nats) on the test images."""
+    pairs = paired_values(runs, study.arm, study.baseline, "test_loss")
+    differences = pairs[study.arm] - pairs[study.baseline]
+    return {
+        "endpoint": "test_loss",
+        "n_pairs": len(pairs),
+        "difference_nats": float(differences.mean()) if len(pairs) else None,
+        "seed_interval_nats": mean_interval(differences),
+        "p_value": sign_flip_p(differences.to_numpy()),
+    }
+
+
+def build_results(study, runs, primary, **parts):
     """The content of results.json: plain values, None where there are too few runs to say anything.
 
-    Accuracies are fractions, differences percentage points.
+    Accuracies are fractions in `arms` and percent in tables, differences percentage points. parts: more tables
+    (DataFrames, kept as lists of rows) and mappings.
     """
-    pairs = paired_accuracies(runs, study.arm, study.baseline)
     columns = ["n_runs", "test_accuracy_mean", "test_accuracy_sd", "parameters"]
     arms = summarise_arms(runs)[columns].astype(object)
     return {
         "study": study.name,
         "data_source": runs["data_source"].iloc[0],
         "data_fingerprint": runs["data_fingerprint"].iloc[0],
-        "primary": {
-            "arm": study.arm,
-            "baseline": study.baseline,
-            **paired_comparison(pairs[study.arm], pairs[study.baseline]),
-        },
+        "n_runs": len(runs),
+        "primary": primary,
         "arms": arms.where(arms.notna(), None).to_dict(orient="index"),
+        **{name: rows(part) if isinstance(part, pd.DataFrame) else part for name, part in parts.items()},
     }
 
 
-def conclusion(results):
-    """What the primary comparison says, in one sentence that claims no more than the runs support."""
-    primary = results["primary"]
+def flat(table):
+    """The table with its index, where that has a name, as columns."""
+    return table if table.index.names == [None] else table.reset_index()
+
+
+def rows(table):
+    """A table as a list of plain {column: value}, its named index included, None for missing values."""
+    return [{name: _plain(value) for name, value in row.items()} for row in flat(table).to_dict(orient="records")]
+
+
+def _plain(value):
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def conclusion(primary):
+    """What the primary comparison says, in sentences that claim no more than the runs support."""
     n, arm, baseline = primary["n_pairs"], primary["arm"], primary["baseline"]
     if not n:
         return f"No seed has finished both {arm} and {baseline} yet, so there is nothing to compare."
     said = (
-        f"{arm} − {baseline}: {_signed(primary['difference_pp'])} percentage points over {n} paired seed{'s'[: n > 1]}"
+        f"{arm} − {baseline}: {signed(primary['difference_pp'])} percentage points over {n} paired seed{'s'[: n > 1]}"
     )
     if primary["seed_interval_pp"] is None:
         return f"{said}; one pair supports no interval."
-    low, high = primary["seed_interval_pp"]
-    reading = "excludes" if low > 0 or high < 0 else "includes"
-    return (
-        f"{said}, 95 % interval over seeds {_signed(low)} to {_signed(high)}, which {reading} zero "
-        f"(p = {primary['p_value']:.3f} from flipped signs)."
-    )
+    said += f", 95 % interval {_span(primary['seed_interval_pp'])} over seeds"
+    if primary["image_interval_pp"]:
+        said += f" and {_span(primary['image_interval_pp'])} over images"
+    said += f" (p = {primary['p_value']:.3f} from flipped signs): {_reading(primary['decision'])} on these test images"
+    if primary["image_decision"] is None:
+        return f"{said}."
+    if primary["image_decision"] == primary["decision"]:
+        return f"{said}, and the same on new images like them."
+    return f"{said}; on new images like them, {_reading(primary['image_decision'])}."
 
 
-def _signed(points):
+def _reading(decision):
+    return f"{decision or 'undecided'} ({READINGS[decision]})"
+
+
+def _span(interval):
+    return f"{signed(interval[0])} to {signed(interval[1])}"
+
+
+def signed(points):
+    """A difference with its sign and two decimals, as people write it."""
     return f"{points:+.2f}".replace("-", "−")
-
-
-def recall_differences(study, runs, classes):
-    """Recall of each class: both arms' means and their paired difference with its interval, in percentage points.
-
-    Over the seeds that both arms have finished; one row for each class.
-    """
-    seeds = paired_accuracies(runs, study.arm, study.baseline).index
-    recalls = {}
-    for arm in (study.baseline, study.arm):
-        predictions, labels = load_predictions(study, arm, seeds)
-        recalls[arm] = recall_percent(predictions, labels, len(classes))
-    differences = recalls[study.arm] - recalls[study.baseline]
-    low, high = np.transpose([mean_interval(column) or (np.nan, np.nan) for column in differences.T])
-    return pd.DataFrame(
-        {
-            **{arm: recall.mean(0) for arm, recall in recalls.items()},
-            "difference_pp": differences.mean(0),
-            "low_pp": low,
-            "high_pp": high,
-        },
-        index=pd.Index(classes, name="class"),
-    )

@@ -72,6 +72,17 @@ def local_source():
     return None
 
 
+def local_test_images(source, fingerprint):
+    """The test images uint8 (N, 32, 32, 3) of this source and fingerprint where they are here; nothing is downloaded.
+
+    None where they are not.
+    """
+    if source != "digits" and source != local_source():
+        return None
+    dataset = load_dataset("digits" if source == "digits" else "cifar10")
+    return dataset.test_images if dataset.fingerprint == fingerprint else None
+
+
 def _archive_is_whole():
     """Whether the official archive is here with its checksum, which a download that was cut short has not."""
     archive = data_folder() / "cifar-10-python.tar.gz"

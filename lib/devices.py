@@ -3,13 +3,13 @@
 import dataclasses
 import os
 import platform
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
+from lib.gitinfo import git
 from lib.paths import ROOT
 from lib.speedups import choose_speedups
 
@@ -62,8 +62,8 @@ def describe_environment(device, precision):
         "speedups": dataclasses.asdict(choose_speedups(device, precision)),
         "threads": torch.get_num_threads(),
         "cpu_count": os.cpu_count(),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "lib", "notebooks")),
+        "commit": git("rev-parse", "HEAD", folder=ROOT),
+        "uncommitted_changes": bool(git("status", "--porcelain", "--", "lib", "notebooks", folder=ROOT)),
     }
 
 
@@ -76,11 +76,3 @@ def _version(package):
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _git(*arguments):
-    try:
-        done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None  # a copy without git history is a fine place to run
-    return done.stdout.strip()

@@ -21,8 +21,13 @@ CALIBRATION_BINS = 15
 
 
 def evaluate_on_held_out(trainer, images, labels):
-    """Accuracy and loss on images held out of the training images: {val_accuracy, val_loss}."""
-    return {f"val_{name}": value for name, value in score(trainer.predict(images), labels).items()}
+    """Accuracy and loss on images held out of the training images: {val_accuracy, val_loss}.
+
+    Raises StudyError for logits that are not finite.
+    """
+    logits = trainer.predict(images)
+    _check_finite("validation", logits)
+    return {f"val_{name}": value for name, value in score(logits, labels).items()}
 
 
 def evaluate_on_test(trainer, dataset, folder):
@@ -51,8 +56,7 @@ def evaluate_on_test(trainer, dataset, folder):
 def _save_predictions(logits, labels, path):
     with np.errstate(over="ignore"):
         stored = logits.astype(np.float16)
-    if not np.isfinite(stored).all():
-        raise StudyError("the test logits are not finite: the run has failed; try a lower learning_rate")
+    _check_finite("test", stored)
     save_logits(path, stored, labels)
     # Scores come from the logits as they are stored, so that anyone gets the same numbers from the file.
     probabilities = torch.from_numpy(stored).double().softmax(1)
@@ -60,6 +64,11 @@ def _save_predictions(logits, labels, path):
     error = multiclass_calibration_error(probabilities, targets, stored.shape[1], n_bins=CALIBRATION_BINS)
     scores = {f"test_{name}": value for name, value in score(stored, labels).items()}
     return scores | {"test_ece": float(error), "logits_sha256": hashlib.sha256(logits.tobytes()).hexdigest()}
+
+
+def _check_finite(part, logits):
+    if not np.isfinite(logits).all():
+        raise StudyError(f"the {part} logits are not finite: the run has failed; try a lower learning_rate")
 
 
 def corruption_scores(predict, images, labels):

@@ -26,7 +26,11 @@ def notebook_to_html(notebook_path, html_path, title):
     are left out, and what a cell links from elsewhere, such as a remote image, is not shown.
     Raises StudyError for a notebook that cannot be read and for a page that cannot be written.
     """
-    notebook = _read_notebook(notebook_path)
+    write_page(_read_notebook(notebook_path), html_path, title)
+
+
+def write_page(notebook, html_path, title):
+    """The same from a notebook in memory."""
     notebook.metadata["title"] = title
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:

@@ -180,6 +180,27 @@ def load_predictions(study, arm, seeds):
     return np.stack([run.argmax(1) for run in logits]), labels[0]
 
 
+def load_run_table(folder, name, columns):
+    """The columns {name: type} of one CSV file of a run folder; raises StudyError for a missing or damaged file."""
+    try:
+        return pd.read_csv(folder / name, usecols=list(columns), dtype=columns)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise StudyError(
+            f"{shown(folder / name)} is missing or damaged ({reason}): delete the folder and run again"
+        ) from None
+
+
+def load_arrays(path, *names):
+    """The named arrays of an archive of save_arrays, in this order; raises StudyError for a missing or damaged file."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return [stored[name] for name in names]
+    except Exception as error:  # noqa: BLE001 zip, zlib, value and system errors all mean the same here
+        reason = " ".join(str(error).split())
+        raise StudyError(f"{shown(path)} is missing or damaged ({reason}): delete the folder and run again") from None
+
+
 def read_json(path):
     """The mapping in a JSON file, or None where there is none or it is damaged."""
     try:

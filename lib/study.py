@@ -82,7 +82,8 @@ def _staged(file, winners):
     runs = {}
     for stage in file.stages:
         for config in _stage_configs(file, stage, winners):
-            runs.setdefault((config.arm, config.seed), config)
+            first = runs.setdefault((config.arm, config.seed), config)
+            check(first == config, f"two stages name {config.arm} seed {config.seed} with different settings")
     return tuple(runs.values())
 
 

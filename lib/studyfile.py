@@ -101,9 +101,10 @@ def _checked(path, content):
     check(isinstance(stages, list) and stages, f"stages must be a list of stages, not {stages!r}")
     arms = {arm: overrides or {} for arm, overrides in content["arms"].items()}
     for arm, overrides in arms.items():
+        check(isinstance(arm, str), f"the name of an arm must be text, not {arm!r}")
         check_mapping(f"arm {arm!r}", overrides)
     for settings in (content["recipe"], *arms.values()):
-        check(not {"arm", "seed"} & set(settings), "arm and seed are set by the stages, not in recipe or arms")
+        _check_own_settings(settings)
     tuning = _tuning(content["tuning"], arms) if "tuning" in content else None
     stages = tuple(_stage(stage, arms, tuning) for stage in stages)
     pair = [content["primary"].get("arm"), content["primary"].get("baseline")]
@@ -121,15 +122,19 @@ def _stage(stage, arms, tuning):
     check(not missing, f"a stage needs name, arms and seeds, not {sorted(map(str, stage))}")
     check(not unknown, f"stage {stage['name']!r} has an unknown entry {min(map(str, unknown), default='')!r}")
     what = f"stage {stage['name']!r}"
+    names, seeds = _names(what, stage["arms"], arms), _seeds(what, stage["seeds"])
     variants, winner = stage.get("variants", {"": {}}), stage.get("winner", "own")
     check_mapping(f"{what}: variants", variants)
+    check(variants, f"{what}: variants must name at least one")
     for label, settings in variants.items():
+        check(isinstance(label, str), f"{what}: the name of a variant must be text, not {label!r}")
         check_mapping(f"{what}: variant {label!r}", settings)
+        _check_own_settings(settings)
     check(winner in WINNERS, f"{what}: winner must be one of {', '.join(WINNERS)}, not {winner!r}")
     if winner == "other":
         check(tuning, f"{what} takes the other arm's winner, but the file has no tuning")
-        check(sorted(stage["arms"]) == sorted(tuning.arms) and len(tuning.arms) == 2, f"{what} needs both tuned arms")
-    return Stage(stage["name"], _names(what, stage["arms"], arms), _seeds(what, stage["seeds"]), variants, winner)
+        check(sorted(names) == sorted(tuning.arms) and len(names) == 2, f"{what} needs both tuned arms")
+    return Stage(stage["name"], names, seeds, variants, winner)
 
 
 def _tuning(tuning, arms):
@@ -137,12 +142,20 @@ def _tuning(tuning, arms):
     keys = {field.name for field in dataclasses.fields(Tuning)}
     check(set(tuning) == keys, f"tuning needs {', '.join(sorted(keys))}, not {sorted(map(str, tuning))}")
     check_mapping("tuning: grid", tuning["grid"])
+    _check_own_settings(tuning["grid"])
+    check("validation_images" not in tuning["grid"], "tuning: validation_images are the same in all cells of the grid")
     for setting, values in tuning["grid"].items():
-        check(isinstance(values, list) and values, f"tuning: {setting} must be a list of values, not {values!r}")
+        numbers = isinstance(values, list) and values and all(isinstance(value, int | float) for value in values)
+        check(numbers, f"tuning: {setting} must be a list of numbers, not {values!r}")
+        check(len(set(values)) == len(values), f"tuning: {setting} lists a value twice: {values!r}")
     held_out = tuning["validation_images"]
     check(type(held_out) is int and held_out > 0, f"tuning: validation_images must be above 0, not {held_out!r}")
     names, seeds = _names("tuning", tuning["arms"], arms), _seeds("tuning", tuning["seeds"])
     return Tuning(names, seeds, held_out, tuning["grid"])
+
+
+def _check_own_settings(settings):
+    check(not {"arm", "seed"} & set(settings), "arm and seed are set by the stages and the tuning, not by settings")
 
 
 def _names(what, names, arms):

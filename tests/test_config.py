@@ -27,6 +27,7 @@ OTHERS = {
     "horizontal_flip": False,
     "validation_images": 5000,
     "train_fraction": 0.5,
+    "probe_images": 500,
     "precision": "fp32",
 }
 
@@ -39,7 +40,7 @@ def test_defaults_are_the_recipe_of_the_protocol():
     config = make()
     assert (config.dataset, config.width, config.reduction, config.epochs) == ("cifar10", 1.0, 16, 50)
     assert (config.learning_rate, config.momentum, config.weight_decay) == (0.1, 0.9, 5e-4)
-    assert (config.validation_images, config.train_fraction) == (0, 1.0)
+    assert (config.validation_images, config.train_fraction, config.probe_images) == (0, 1.0, 2000)
 
 
 def test_unknown_setting_gets_a_suggestion():

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -12,18 +13,22 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from lib import devices, experiment
+from lib import devices, evaluation, experiment
+from lib.data import split_indices
 from lib.errors import StudyError
 from lib.experiment import execute_run
 from lib.models import build_model, parameter_count
 from lib.paths import ROOT
-from lib.runs import load_logits, save_logits
+from lib.runs import load_logits, save_arrays, save_logits
 from lib.training import Trainer
 
-FILES = {"config.json", "environment.json", "metrics.csv", "summary.json", "test_logits.npz"}
+RECORDS = {"config.json", "environment.json", "metrics.csv"}
+FILES = RECORDS | {"summary.json", "test_logits.npz", "corruptions.csv", "gates.csv", "gates.npz", "interventions.csv"}
+PROBED = 8  # test images that are corrupted, so that a run stays short
 
 
 class Interruption(Exception):
@@ -47,6 +52,11 @@ def read_metrics(folder):
 
 def contents(folder):
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def make_config(make_config):
+    return functools.partial(make_config, probe_images=PROBED)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +99,17 @@ def test_summary_says_what_was_trained_on_what(whole, dataset, make_config):
     assert summary["parameters"] == parameter_count(build_model(make_config(), 10))
     assert (summary["device"], summary["precision"]) == ("cpu", "fp32")
     assert summary["train_seconds"] == pytest.approx(sum(float(row["train_seconds"]) for row in read_metrics(whole)))
+    assert summary["evaluation_seconds"] > 0
+
+
+def test_summary_holds_what_was_asked_beyond_accuracy(whole):
+    summary = json.loads((whole / "summary.json").read_text())
+    corruptions = pd.read_csv(whole / "corruptions.csv")
+    assert len(corruptions) == 40
+    assert summary["corruption_accuracy"] == pytest.approx(corruptions["accuracy"].mean())
+    assert 0 <= summary["test_ece"] <= 1
+    assert summary["lossless_accuracy"] is None
+    assert not any(name.startswith("val_") for name in summary)
 
 
 def test_metrics_have_one_row_an_epoch(whole):
@@ -104,11 +125,17 @@ def test_records_name_no_path_or_host(whole):
             assert private not in path.read_text()
 
 
-def test_run_folder_with_ten_thousand_images_is_small(whole, tmp_path):
-    save_logits(tmp_path / "test_logits.npz", np.random.default_rng(0).normal(0, 5, (10_000, 10)), np.zeros(10_000))
-    others = sum((whole / name).stat().st_size for name in FILES - {"test_logits.npz", "metrics.csv"})
+def test_run_folder_of_full_size_is_small(whole, tmp_path):
+    random = np.random.default_rng(0)
+    save_logits(tmp_path / "test_logits.npz", random.normal(0, 5, (10_000, 10)), np.zeros(10_000))
+    save_logits(tmp_path / "lossless_logits.npz", random.normal(0, 5, (1017, 10)), np.zeros(1017))
+    widths = [64, 64, 128, 128, 256, 256, 512, 512]
+    gates = {f"block{number}": random.random((10, width)).astype(np.float16) for number, width in enumerate(widths, 1)}
+    save_arrays(tmp_path / "gates.npz", **gates)
+    large = {path.name for path in tmp_path.glob("*.npz")}
+    others = sum((whole / name).stat().st_size for name in FILES - large - {"metrics.csv"})
     metrics = (whole / "metrics.csv").stat().st_size / 3 * 200
-    assert (tmp_path / "test_logits.npz").stat().st_size + others + metrics < 300_000
+    assert sum((tmp_path / name).stat().st_size for name in large) + others + metrics < 300_000
 
 
 def test_complete_run_is_returned_and_not_touched(whole, make_config, dataset):
@@ -140,22 +167,127 @@ def test_rows_are_reported_before_the_first_epoch_and_after_each(tmp_path, make_
     assert lengths == [0, 1, 2]
 
 
-def test_test_images_are_predicted_once(tmp_path, monkeypatch, make_config, dataset):
-    predicted = []
-    predict = Trainer.predict
-    monkeypatch.setattr(Trainer, "predict", lambda self, images: predicted.append(len(images)) or predict(self, images))
-    execute_run(make_config(validation_images=20, batch_size=16, epochs=2), dataset, tmp_path)
-    assert predicted == [20, 20, 40]
+def spy_on_predictions(monkeypatch):
+    """A list that grows by (finished epochs, images) with every prediction."""
+    seen, predict = [], Trainer.predict
+    monkeypatch.setattr(
+        Trainer, "predict", lambda self, images: seen.append((self.epoch, images)) or predict(self, images)
+    )
+    return seen
 
 
-def test_validation_images_give_columns_of_their_own(tmp_path, make_config, dataset):
-    summary = execute_run(make_config(validation_images=20, batch_size=16, epochs=2), dataset, tmp_path)
+def test_test_images_are_predicted_once_and_after_the_last_epoch(tmp_path, monkeypatch, make_config, dataset):
+    seen = spy_on_predictions(monkeypatch)
+    execute_run(make_config(epochs=2), dataset, tmp_path)
+    assert {epoch for epoch, _ in seen} == {2}
+    assert [len(images) for _, images in seen if len(images) != PROBED] == [len(dataset.test_images)]
+    np.testing.assert_array_equal(seen[0][1], dataset.test_images)
+
+
+@pytest.fixture
+def without_test_images(dataset):
+    """The data set with test images that no network can read and labels that no class has."""
+    return dataclasses.replace(dataset, test_images=np.zeros((5, 7), np.uint8), test_labels=np.full(3, 99, np.uint8))
+
+
+def test_test_images_that_cannot_be_read_fail_a_run_that_reads_them(tmp_path, make_config, without_test_images):
+    with pytest.raises(RuntimeError):
+        execute_run(make_config(epochs=1), without_test_images, tmp_path)
+
+
+def test_run_with_held_out_images_never_reads_the_test_images(tmp_path, monkeypatch, make_config, without_test_images):
+    seen = spy_on_predictions(monkeypatch)
+    config = make_config(validation_images=20, batch_size=16, epochs=2)
+    summary = execute_run(config, without_test_images, tmp_path)
+    _, validation = split_indices(without_test_images.train_labels, 1.0, 20)
+    ((epoch, images),) = seen
+    assert epoch == 2
+    np.testing.assert_array_equal(images, without_test_images.train_images[validation])
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == RECORDS | {"summary.json"}
+    assert {"val_accuracy", "val_loss"} < set(summary)
+    assert not any(name.startswith(("test_", "corruption_", "lossless_")) for name in summary)
     rows = read_metrics(tmp_path)
-    assert len(rows) == 2
-    for row in rows:
-        assert float(row["val_accuracy"]) * 20 == pytest.approx(round(float(row["val_accuracy"]) * 20))
-        assert float(row["val_loss"]) > 0
-    assert not any(name.startswith("val_") for name in summary)
+    assert len(rows) == 2 and not any(name.startswith(("val_", "test_")) for name in rows[0])
+
+
+def test_validation_scores_are_those_of_a_network_trained_on_the_other_images(tmp_path, make_config, dataset):
+    config = make_config(validation_images=20, batch_size=16, epochs=2)
+    summary = execute_run(config, dataset, tmp_path)
+    train, validation = split_indices(dataset.train_labels, 1.0, 20)
+    model = build_model(config, 10)
+    arrays = dataset.train_images[train], dataset.train_labels[train]
+    trainer = Trainer(config, model, *arrays, torch.device("cpu"), "fp32")
+    for _ in range(2):
+        trainer.train_epoch()
+    logits, labels = trainer.predict(dataset.train_images[validation]), dataset.train_labels[validation]
+    assert summary["val_accuracy"] == np.mean(logits.argmax(1) == labels)
+    shares = torch.from_numpy(logits).double().log_softmax(1).numpy()
+    assert summary["val_loss"] == pytest.approx(-shares[np.arange(20), labels].mean())
+
+
+def test_both_arms_and_all_cells_hold_out_the_same_images(tmp_path, monkeypatch, make_config, dataset):
+    trained, held_out = [], []
+
+    class Spy(Trainer):
+        def __init__(self, config, model, images, *arguments):
+            trained.append(images)
+            super().__init__(config, model, images, *arguments)
+
+        def predict(self, images):
+            held_out.append(images)
+            return super().predict(images)
+
+    monkeypatch.setattr(experiment, "Trainer", Spy)
+    cells = [
+        {"architecture": architecture, "learning_rate": rate, "seed": seed}
+        for architecture, rate, seed in (("resnet18", 0.1, 0), ("se_resnet18", 0.1, 0), ("se_resnet18", 0.05, 1))
+    ]
+    for index, cell in enumerate(cells):
+        config = make_config(validation_images=20, batch_size=16, epochs=1, **cell)
+        execute_run(config, dataset, tmp_path / str(index))
+    assert (len(trained), len(held_out)) == (3, 3)
+    for one, other in ((trained, trained[0]), (held_out, held_out[0])):
+        assert all(np.array_equal(images, other) for images in one)
+    train, validation = split_indices(dataset.train_labels, 1.0, 20)
+    assert not set(train) & set(validation)
+    np.testing.assert_array_equal(trained[0], dataset.train_images[train])
+    np.testing.assert_array_equal(held_out[0], dataset.train_images[validation])
+
+
+def test_interrupted_run_with_held_out_images_ends_like_an_uninterrupted_one(tmp_path, make_config, dataset):
+    config = make_config(validation_images=20, batch_size=16)
+    interrupt(config, dataset, tmp_path / "cut", 2)
+    summaries = [execute_run(config, dataset, tmp_path / name) for name in ("cut", "whole")]
+    assert summaries[0]["val_loss"] == summaries[1]["val_loss"]
+
+
+def results(folder):
+    """The files of a run that hold what the analysis reads of the network."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.csv") if path.name != "metrics.csv"} | {
+        f"{path.name}/{name}": array.tobytes()
+        for path in folder.glob("*.npz")
+        for name, array in np.load(path, allow_pickle=False).items()
+    }
+
+
+@pytest.mark.parametrize("step", ["corruption_scores", "_evaluate_lossless", "_save_gates", "interventions"])
+def test_killed_evaluation_is_repeated_from_the_last_epoch(
+    tmp_path, monkeypatch, make_config, dataset, whole, expected_hash, step
+):
+    def stop(*arguments):
+        raise Interruption
+
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        patch.setattr(evaluation, step, stop)
+        execute_run(make_config(), dataset, tmp_path, checkpoint_seconds=1000)
+    assert not (tmp_path / "summary.json").exists()
+    assert (tmp_path / "test_logits.npz").exists()
+    resumed_with = []
+    summary = execute_run(make_config(), dataset, tmp_path, lambda rows: resumed_with.append(len(rows)))
+    assert resumed_with == [3]
+    assert summary["logits_sha256"] == expected_hash
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == FILES
+    assert results(tmp_path) == results(whole)
 
 
 def test_half_of_the_images_is_an_epoch_of_half_the_steps(tmp_path, make_config, dataset):
@@ -174,6 +306,7 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, make_config, d
     assert resumed_with == list(range(epoch, 4))
     assert summary["logits_sha256"] == expected_hash
     assert {path.name for path in tmp_path.iterdir()} - {".lock"} == FILES
+    assert results(tmp_path) == results(whole)
     timed = {"train_seconds", "images_per_second"}
     for row, reference in zip(read_metrics(tmp_path), read_metrics(whole), strict=True):
         assert {name: row[name] for name in set(row) - timed} == {name: reference[name] for name in set(row) - timed}
@@ -198,7 +331,8 @@ import sys, time
 from pathlib import Path
 from conftest import tiny_config, tiny_dataset
 from lib.experiment import execute_run
-execute_run(tiny_config(), tiny_dataset(), Path(sys.argv[1]), lambda rows: time.sleep(0.5), checkpoint_seconds=0)
+config, folder = tiny_config(probe_images=8), Path(sys.argv[1])
+execute_run(config, tiny_dataset(), folder, lambda rows: time.sleep(0.5), checkpoint_seconds=0)
 """
 
 
@@ -325,9 +459,7 @@ def test_full_disk_ends_the_run_in_one_line(small_disk, make_config, dataset):
         execute_run(make_config(), dataset, small_disk / "seed-00", checkpoint_seconds=0)
     assert "\n" not in str(caught.value)
     assert "space" in str(caught.value).split(";")[0].lower()
-    assert {path.name for path in (small_disk / "seed-00").iterdir()} == FILES - {"summary.json", "test_logits.npz"} | {
-        ".lock"
-    }
+    assert {path.name for path in (small_disk / "seed-00").iterdir()} == RECORDS | {".lock"}
 
 
 def test_folder_that_cannot_be_made_is_an_error_in_one_line(tmp_path, make_config, dataset):

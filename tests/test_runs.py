@@ -20,6 +20,7 @@ from lib.runs import (
     load_predictions,
     load_runs,
     lock,
+    read_json,
     read_summary,
     save_logits,
     write_json,
@@ -28,6 +29,7 @@ from lib.runs import (
 from lib.study import Study
 
 LABELS = np.arange(20) % 10
+METRICS = pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0]})
 
 
 def logits_of(predictions):
@@ -62,11 +64,29 @@ def finish(study, config, accuracy=0.5, **summary):
     folder = run_folder(study.name, config.arm, config.seed)
     right = round(accuracy * len(LABELS))
     save_logits(folder / "test_logits.npz", logits_of([*LABELS[:right], *(LABELS[right:] + 1) % 10]), LABELS)
-    pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0]}).to_csv(folder / "metrics.csv", index=False)
+    write_table(folder / "metrics.csv", METRICS)
     write_json(folder / "config.json", config.to_dict())
     write_json(folder / "environment.json", {"device_name": "Tesla T4"})
     write_json(folder / "summary.json", summary_of(config.to_dict(), test_accuracy=accuracy, **summary))
     return folder
+
+
+def finish_held_out(study, config, **changes):
+    """Writes the complete run folder of a config with validation images, which has no test results."""
+    folder = run_folder(study.name, config.arm, config.seed)
+    summary = summary_of(config.to_dict(), val_accuracy=0.75, val_loss=0.9)
+    summary = {name: value for name, value in summary.items() if not name.startswith("test_")} | changes
+    write_table(folder / "metrics.csv", METRICS)
+    write_json(folder / "config.json", config.to_dict())
+    write_json(folder / "summary.json", summary)
+    return folder
+
+
+@pytest.fixture
+def tuned(study, make_config):
+    """The study with a run of the tuning before the others."""
+    trial = make_config(arm="tuning__resnet18", architecture="resnet18", seed=9, validation_images=20)
+    return dataclasses.replace(study, runs=(trial, *study.runs))
 
 
 def full_disk(file):
@@ -289,6 +309,30 @@ def test_summary_without_results_is_not_complete(study):
     assert read_summary(folder, config) is None
 
 
+def test_summary_of_a_complete_run_with_held_out_images(tuned):
+    config = tuned.runs[0]
+    summary = read_summary(finish_held_out(tuned, config), config)
+    assert (summary["val_accuracy"], "test_accuracy" in summary) == (0.75, False)
+
+
+@pytest.mark.parametrize("missing", ["val_accuracy", "val_loss"])
+def test_held_out_run_needs_validation_results_and_no_others(tuned, missing):
+    config = tuned.runs[0]
+    folder = finish_held_out(tuned, config, test_accuracy=0.9, test_loss=0.3)
+    summary = read_json(folder / "summary.json")
+    write_json(folder / "summary.json", {name: value for name, value in summary.items() if name != missing})
+    assert read_summary(folder, config) is None
+
+
+@pytest.mark.parametrize("missing", ["test_accuracy", "test_loss"])
+def test_run_on_the_test_images_needs_test_results(study, missing):
+    config = study.runs[0]
+    folder = finish(study, config, val_accuracy=0.9, val_loss=0.3)
+    summary = read_json(folder / "summary.json")
+    write_json(folder / "summary.json", {name: value for name, value in summary.items() if name != missing})
+    assert read_summary(folder, config) is None
+
+
 def test_logits_and_labels_come_back(tmp_path):
     logits = np.random.default_rng(0).normal(0, 5, (20, 10)).astype(np.float32)
     save_logits(tmp_path / "test_logits.npz", logits, LABELS)
@@ -308,6 +352,14 @@ def test_pickles_are_refused(tmp_path):
     np.savez(tmp_path / "test_logits.npz", logits=logits_of(LABELS).astype(object), labels=LABELS)
     with pytest.raises(StudyError, match="test_logits.npz is damaged"):
         load_logits(tmp_path)
+
+
+def test_more_arrays_are_kept_beside_the_logits(tmp_path):
+    save_logits(tmp_path / "test_logits.npz", logits_of(LABELS), LABELS, indices=np.arange(20))
+    with np.load(tmp_path / "test_logits.npz", allow_pickle=False) as stored:
+        assert [stored[name].dtype for name in ("logits", "labels")] == [np.float16, np.uint8]
+        np.testing.assert_array_equal(stored["indices"], np.arange(20))
+    np.testing.assert_array_equal(load_logits(tmp_path)[1], LABELS)
 
 
 def test_missing_logits_are_named(tmp_path):
@@ -334,6 +386,23 @@ def test_finished_runs_are_those_that_are_complete_in_the_order_of_the_study(stu
         finish(study, config)
     (finish(study, study.runs[2]) / "summary.json").unlink()
     assert [config for config, _, _ in finished_runs(study)] == [study.runs[1], study.runs[4]]
+
+
+def test_runs_of_the_tuning_are_finished_runs_but_not_in_the_table(tuned):
+    finish_held_out(tuned, tuned.runs[0])
+    assert load_runs(tuned).empty
+    finish(tuned, tuned.runs[2], accuracy=0.5)
+    assert [config for config, _, _ in finished_runs(tuned)] == [tuned.runs[0], tuned.runs[2]]
+    table = load_runs(tuned)
+    assert list(table["arm"]) == ["se_resnet18"]
+    assert not [name for name in table if name.startswith("val_")]
+
+
+def test_runs_of_the_tuning_on_other_images_are_not_mixed_with_the_rest(tuned):
+    finish_held_out(tuned, tuned.runs[0], data_fingerprint="a" * 64)
+    finish(tuned, tuned.runs[1])
+    with pytest.raises(StudyError, match=r"digits \(a{12}\).*digits \(f{12}\)"):
+        load_runs(tuned)
 
 
 def test_nothing_run_gives_nothing_finished(study):
@@ -413,5 +482,8 @@ def test_predictions_of_a_run_that_is_missing_name_it(study):
 
 
 def test_what_analyses_does_not_import_torch():
-    code = "import sys, lib.study, lib.runs, lib.statistics, lib.figures; sys.exit('torch' in sys.modules)"
+    modules = "study, runs, statistics, figures, analysis, tuning, corruptions, annotations, imagestatistics".split(
+        ", "
+    )
+    code = f"import sys, {', '.join(f'lib.{name}' for name in modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,18 +1,4 @@
 from lib import wholeruns
-from lib.runs import load_metrics, load_runs
-from lib.study import load_study
-
-
-def test_made_up_runs_are_complete_runs_of_a_valid_study(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_OUTPUTS", str(tmp_path))
-    study = load_study(str(wholeruns.write_study(tmp_path, {"dataset": "cifar10", "epochs": 6}, seeds=2)))
-    for config in study.runs:
-        wholeruns.make_up_run(tmp_path / study.name / "runs" / config.arm / f"seed-{config.seed:02d}", config)
-    runs = load_runs(study)
-    assert len(runs) == 4
-    assert runs["test_accuracy"].between(0.88, 0.96).all()
-    assert runs["test_accuracy"].nunique() == 4
-    assert len(load_metrics(study)) == 24
 
 
 def test_a_whole_run_takes_longer_than_its_training():

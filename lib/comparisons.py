@@ -1,0 +1,93 @@
+"""Comparisons of arms over paired seeds: primary, controls, tuning and curves, as tables, without torch."""
+
+import numpy as np
+import pandas as pd
+
+from lib.statistics import benjamini_hochberg, holm, paired_comparison
+from lib.study import stage_label
+
+CONTROLS = "controls"  # the stage whose arms are held against both primary arms
+
+
+def paired_values(runs, arm, baseline, outcome="test_accuracy"):
+    """An outcome of the seeds that both arms have finished: index seed, columns baseline and arm."""
+    table = runs.pivot(index="seed", columns="arm", values=outcome).reindex(columns=[baseline, arm])
+    return table.dropna()
+
+
+def compare(runs, arm, reference):
+    """One row: the paired comparison arm − reference in test accuracy, with its interval as low_pp and high_pp."""
+    pairs = paired_values(runs, arm, reference)
+    compared = paired_comparison(pairs[arm], pairs[reference])
+    low, high = compared["seed_interval_pp"] or (np.nan, np.nan)
+    kept = ("n_pairs", "difference_pp", "sd_difference_pp", "p_value", "tost_p", "decision")
+    return {
+        "comparison": f"{arm} − {reference}",
+        "arm": arm,
+        "reference": reference,
+        **{name: compared[name] for name in kept},
+        "low_pp": low,
+        "high_pp": high,
+    }
+
+
+def comparison_table(runs, pairs, adjust=benjamini_hochberg):
+    """One row for each (arm, reference) of `pairs` with a finished pair of seeds; `p_adjusted` by the method given."""
+    rows = [compare(runs, arm, reference) for arm, reference in pairs]
+    rows = [row for row in rows if row["n_pairs"]]
+    for row, adjusted in zip(rows, adjust([row["p_value"] for row in rows]), strict=True):
+        row["p_adjusted"] = adjusted
+    return pd.DataFrame(rows)
+
+
+def control_table(study, runs):
+    """The confirmatory family of the preregistration: each control − baseline, and arm − each control; Holm."""
+    controls = [arm for stage in study.stages if stage.name == CONTROLS for arm in stage.arms]
+    pairs = [(control, study.baseline) for control in controls] + [(study.arm, control) for control in controls]
+    return comparison_table(runs, pairs, holm)
+
+
+def sensitivity_table(study, runs):
+    """Other settings of the same question: each other's winner of the tuning, and other reductions r; exploratory."""
+    pairs = []
+    for stage in study.stages:
+        if stage.winner == "other":
+            crossed = {arm: stage_label(stage, arm) for arm in (study.arm, study.baseline)}
+            pairs += [(crossed[study.arm], study.baseline), (study.arm, crossed[study.baseline])]
+        elif stage.name == "reduction":
+            pairs += [(arm, study.baseline) for arm in stage.arms]
+    return comparison_table(runs, pairs)
+
+
+def curve_table(study, runs, stage_name, setting):
+    """The primary comparison along the variants of one stage and at the study's own point, in order of `setting`.
+
+    setting: `epochs` or `train_fraction`, the column x. Accuracies in percent, means over the paired seeds; the seeds
+    of the own point are those of the stage, so that all points rest on the same ones.
+    """
+    stage = next((stage for stage in study.stages if stage.name == stage_name), None)
+    rows = []
+    for variant in ("", *stage.variants) if stage else ():
+        arm, baseline = (stage_label(stage, name, variant) for name in (study.arm, study.baseline))
+        part = runs[runs["arm"].isin([arm, baseline]) & runs["seed"].isin(stage.seeds)]
+        pairs = paired_values(part, arm, baseline)
+        if len(pairs):
+            means = {"accuracy_arm": 100 * pairs[arm].mean(), "accuracy_baseline": 100 * pairs[baseline].mean()}
+            rows.append(
+                {
+                    "stage": stage_name,
+                    "x": float(part[setting].iloc[0]),
+                    "variant": variant,
+                    **compare(part, arm, baseline),
+                    **means,
+                }
+            )
+    return pd.DataFrame(rows).sort_values("x", ignore_index=True) if rows else pd.DataFrame(rows)
+
+
+def tuning_table(study):
+    """Mean validation accuracy (percent) of each cell of the grid, tuned arms as columns; None without tuning runs."""
+    if study.tuning_scores is None or study.tuning_scores.empty:
+        return None
+    scores = study.tuning_scores.assign(val_accuracy=100 * study.tuning_scores["val_accuracy"])
+    return scores.pivot_table(index=list(study.tuning.grid), columns="tuned", values="val_accuracy", sort=False)
