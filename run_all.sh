@@ -12,7 +12,7 @@ Usage: ./run_all.sh [--study NAME] [--jobs N] [--time-budget MINUTES] [--dry-run
 Sets up the environment in .venv (once), fetches the images, trains what is missing of a study, analyses it and writes
 figures, tables and HTML to outputs/<study>/. Stopped at any time, the same command goes on where it was.
 
-  --study NAME           smoke (two minutes, no images needed), laptop (about an hour on a CPU), paper (a GPU), or a .yaml
+  --study NAME           smoke (two minutes, no images needed), laptop (an hour or two on a CPU), paper (a GPU), or a .yaml
                          file of your own; without it paper where there is a GPU, else laptop, and smoke where CIFAR-10
                          is neither in data/ nor to be downloaded. benchmark is no study: it measures the training's speed
   --jobs N               runs at a time (default: two on a CPU, and as many on each GPU as measured to be fastest)
@@ -73,6 +73,28 @@ set_up() {
     stamp >.venv/complete
 }
 
+# The paper needs TeX. Where it is missing, root on Debian or Ubuntu gets it; others are told at the end what to install.
+set_up_tex() {
+    if command -v latexmk >/dev/null && command -v pdfinfo >/dev/null; then return; fi
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
+    echo "installing TeX for the paper (once) …"
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update && apt-get install -y --no-install-recommends texlive-latex-base texlive-latex-recommended \
+        texlive-fonts-recommended latexmk poppler-utils; } >"$root/.tex.log" 2>&1 || return 0
+    rm -f "$root/.tex.log"
+}
+
+# The study named on the command line, or nothing.
+named_study() {
+    while [ $# -gt 0 ]; do
+        case "$1" in
+        --study) echo "${2:-}" ;;
+        --study=*) echo "${1#--study=}" ;;
+        esac
+        shift
+    done
+}
+
 case "${1:-}" in
 -h | --help)
     usage
@@ -80,11 +102,15 @@ case "${1:-}" in
 test)
     shift
     (set_up)
+    (set_up_tex)
     cd "$root"
     exec .venv/bin/python -m pytest "$@"
     ;;
 *)
     (set_up)
+    case "$(named_study "$@")" in
+    "" | laptop | paper) (set_up_tex) ;;
+    esac
     PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$root/.venv/bin/python" -m lib "$@"
     ;;
 esac

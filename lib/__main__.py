@@ -77,7 +77,7 @@ def _train(study, name, missing, options, gpus, started):
         if options.time_budget:
             budget = options.time_budget * 60 - (time.monotonic() - started) - ANALYSIS_SECONDS
         queue = launch.Queue(study, name, missing, slots, seconds, budget)
-        failures = queue.work()
+        failures, seconds = queue.work(), queue.seconds_per_image
         tuned, study = bool(study.awaiting), load_study(name)
         missing = launch.missing_runs(study)
         if queue.not_started:

@@ -76,6 +76,8 @@ def arm_colours(arms):
 
 def save_figure(figure, folder, name):
     """Write `name`.png and `name`.pdf, without dates, so equal results give equal files."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # settled: with images in it, the layout would move a little at every drawing
     for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches="tight")

@@ -6,12 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import nbformat
 import pytest
 
-from lib.paths import ROOT
-from lib.runs import lock
+from lib import __main__ as command
+from lib import launch
+from lib.config import config_hash
+from lib.data import load_dataset
+from lib.paths import ROOT, run_folder
+from lib.runs import lock, write_json
 
 STUDY = """
 title: A tiny study
@@ -20,6 +25,14 @@ recipe: {dataset: digits, width: 0.125, reduction: 4, epochs: 2, warmup_epochs: 
 arms: {resnet18: {}, se_resnet18: {}}
 stages: [{name: primary, arms: [resnet18, se_resnet18], seeds: 2}]
 """
+TUNING = """
+tuning: {arms: [resnet18, se_resnet18], seeds: [7, 8], validation_images: 97, grid: {learning_rate: [0.05, 0.1]}}
+stages:
+  - {name: primary, arms: [resnet18, se_resnet18], seeds: 2}
+  - {name: cross_winner, arms: [resnet18, se_resnet18], seeds: 1, winner: other}
+  - {name: length, arms: [resnet18, se_resnet18], seeds: 1, variants: {short: {epochs: 1}}}
+"""
+TUNED = STUDY.split("stages:")[0] + TUNING
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +248,145 @@ def test_a_full_disk_is_named_and_no_run_counts_as_complete(study_file, tmp_path
         assert not summaries(tmp_path)
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+RUN_SECONDS = 100  # that a run takes by the clock of the tests below
+
+
+@pytest.fixture
+def rehearsal(monkeypatch, tmp_path):
+    """The command on the tuned study, with runs that are complete at once and score what `accuracy` says.
+
+    start(*arguments) returns the exit status; started holds the configs in the order of their start, analysed the
+    studies that were analysed; a config for which failing(config) is true fails.
+    """
+    path = tmp_path / "tuned.yaml"
+    path.write_text(TUNED)
+    clock = types.SimpleNamespace(now=0.0)
+    clock.monotonic, clock.sleep = lambda: clock.now, lambda seconds: None
+    origin = {"data_source": "digits", "data_fingerprint": load_dataset("digits").fingerprint, "precision": "fp32"}
+    stage = types.SimpleNamespace(started=[], analysed=[], path=path, failing=lambda config: False)
+    stage.accuracy = lambda config: 0.9 if (config.architecture, config.learning_rate) == ("resnet18", 0.05) else 0.5
+
+    def wait():
+        clock.now += RUN_SECONDS
+        return True
+
+    def start_run(study, study_name, config, environment):
+        stage.started.append(config)
+        failed = stage.failing(config)
+        if not failed:
+            part = "val" if config.validation_images else "test"
+            scores = {f"{part}_accuracy": stage.accuracy(config), f"{part}_loss": 1.0}
+            summary = origin | scores | {"parameters": 1, "train_seconds": 1.0}
+            folder = run_folder(study.name, config.arm, config.seed)
+            write_json(folder / "config.json", config.to_dict())
+            write_json(folder / "summary.json", summary | {"config_hash": config_hash(config.to_dict())})
+        return types.SimpleNamespace(finished=wait, failed=failed, error=lambda: "no luck", stop=lambda: None)
+
+    monkeypatch.setattr(launch, "start_run", start_run)
+    monkeypatch.setattr(launch, "choose_slots", lambda config, gpus, jobs: ([{}], 1e-6))
+    monkeypatch.setattr(launch, "time", clock)
+    monkeypatch.setattr(command, "time", clock)
+    monkeypatch.setattr(command, "signal", types.SimpleNamespace(SIGTERM=None, signal=lambda *arguments: None))
+    monkeypatch.setattr(command, "resolve_precision", lambda config, device: "fp32")
+    monkeypatch.setattr(command, "_analyse", lambda study, name, environment: stage.analysed.append(study))
+    stage.start = lambda *arguments: command.main(["--study", str(path), *arguments])
+    return stage
+
+
+TRIALS = 8
+STAGED = [
+    *(("resnet18", 0, 0.05), ("se_resnet18", 0, 0.1), ("resnet18", 1, 0.05), ("se_resnet18", 1, 0.1)),
+    *(("resnet18__other_winner", 0, 0.1), ("se_resnet18__other_winner", 0, 0.05)),
+    *(("resnet18__short", 0, 0.05), ("se_resnet18__short", 0, 0.1)),
+]
+
+
+def names(configs):
+    return [(config.arm, config.seed, config.learning_rate) for config in configs]
+
+
+def test_stages_follow_the_tuning_with_its_winners(rehearsal, capsys):
+    assert rehearsal.start() == 0
+    trials, staged = rehearsal.started[:TRIALS], rehearsal.started[TRIALS:]
+    assert {config.seed for config in trials} == {7, 8} and {config.validation_images for config in trials} == {97}
+    assert names(staged) == STAGED
+    (analysed,) = rehearsal.analysed
+    assert len(analysed.runs) == len(rehearsal.started) and not analysed.awaiting
+    assert "0 of 16 runs are complete" in capsys.readouterr().out
+    assert rehearsal.start() == 0
+    assert len(rehearsal.started) == TRIALS + len(STAGED)
+    assert "nothing is left to train" in capsys.readouterr().out
+
+
+def test_nothing_is_crossed_after_a_tuning_that_both_arms_win_alike(rehearsal):
+    rehearsal.accuracy = lambda config: config.learning_rate
+    assert rehearsal.start() == 0
+    expected = [(arm, seed, 0.1) for arm, seed, _ in STAGED if "other_winner" not in arm]
+    assert names(rehearsal.started[TRIALS:]) == expected
+
+
+def test_no_stage_starts_while_a_run_of_the_tuning_is_missing(rehearsal, capsys):
+    rehearsal.failing = lambda config: (config.architecture, config.learning_rate, config.seed) == ("resnet18", 0.1, 7)
+    assert rehearsal.start() == 1
+    assert len(rehearsal.started) == TRIALS and not rehearsal.analysed
+    printed = capsys.readouterr()
+    assert "failed: tuning__resnet18__learning_rate_0.1 seed 7: no luck" in printed.err
+    assert "no run on the test images is complete" in printed.out
+    rehearsal.failing = lambda config: False
+    assert rehearsal.start() == 0
+    assert names(rehearsal.started[TRIALS:]) == [("tuning__resnet18__learning_rate_0.1", 7, 0.1), *STAGED]
+
+
+def test_failed_run_of_a_stage_is_named_after_all_others(rehearsal, capsys):
+    rehearsal.failing = lambda config: config.arm == "resnet18__short"
+    assert rehearsal.start() == 1
+    assert names(rehearsal.started[TRIALS:]) == STAGED and len(rehearsal.analysed) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "failed: resnet18__short seed 0: no luck"
+
+
+@pytest.mark.parametrize(("runs_in_time", "analyses"), [(3, 0), (TRIALS, 0), (TRIALS + 3, 1)])
+def test_time_budget_counts_from_the_start_through_tuning_and_stages(rehearsal, capsys, runs_in_time, analyses):
+    last_start = (runs_in_time - 1) * RUN_SECONDS + launch.NOTEBOOK_SECONDS + launch.MARGIN * RUN_SECONDS
+    minutes = (last_start + RUN_SECONDS / 2 + command.ANALYSIS_SECONDS) / 60
+    assert rehearsal.start("--time-budget", str(minutes)) == 0
+    assert (len(rehearsal.started), len(rehearsal.analysed)) == (runs_in_time, analyses)
+    left = TRIALS + len(STAGED) - runs_in_time
+    assert f"the time budget leaves {left} runs for next time" in capsys.readouterr().out
+    assert rehearsal.start() == 0
+    assert names(rehearsal.started[TRIALS:]) == STAGED
+
+
+def test_dry_run_lists_what_waits_for_the_tuning(rehearsal, capsys):
+    assert rehearsal.start("--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not rehearsal.started
+    assert lines[0] == "tuning__resnet18__learning_rate_0.05  seed 7"
+    waiting = "  (with the settings that the tuning finds)"
+    assert [line.endswith(waiting) for line in lines[: TRIALS + len(STAGED)]] == [False] * TRIALS + [True] * len(STAGED)
+    listed = [line.removesuffix(waiting) for line in lines[TRIALS : TRIALS + len(STAGED)]]
+    assert listed == [f"{arm}  seed {seed}" for arm, seed, _ in STAGED]
+    assert lines[-1].startswith(f"{TRIALS + len(STAGED)} runs to do")
+    rehearsal.start()
+    capsys.readouterr()
+    assert rehearsal.start("--dry-run") == 0
+    assert "all 16 runs of tuned are complete" in capsys.readouterr().out
+
+
+def test_tuned_study_runs_through_its_notebooks(tmp_path):
+    study = tmp_path / "tuned.yaml"
+    tuning = TUNING.split("stages:")[0].replace("[0.05, 0.1]", "[0.1]").replace("[7, 8]", "[7]")
+    study.write_text(STUDY.replace("seeds: 2", "seeds: 1") + tuning)
+    done = run_lib(tmp_path / "out", "--study", study, "--jobs", 2)
+    assert done.returncode == 0, done.err
+    folder = tmp_path / "out" / "tuned"
+    found = {path.parent.name: summary for path, summary in summaries(folder).items()}
+    arms = {"resnet18", "se_resnet18"}
+    assert set(found) == arms | {f"tuning__{arm}__learning_rate_0.1" for arm in arms}
+    assert {name for name, summary in found.items() if "test_accuracy" in summary} == arms
+    assert {name for name, summary in found.items() if "val_accuracy" not in summary} == arms
+    assert not list(folder.rglob("tuning__*/*/*.npz"))
+    pages = {path.name for path in (folder / "html").glob("train-*")}
+    assert pages == {"train-resnet18.html", "train-se_resnet18.html"}
+    assert not list(folder.rglob("*.partial*"))

@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_result_is_the_one_in_results_json():
     results = json.loads((ROOT / "outputs" / "laptop" / "results.json").read_text())
-    assert f"> {conclusion(results)}\n" in README
+    assert f"> {conclusion(results['primary'])}\n" in README
     assert results["data_source"] == "cifar10-jpeg" and "JPEG copy" in README
 
 
@@ -28,9 +28,21 @@ def test_links_lead_to_files():
 
 def test_the_study_table_agrees_with_the_study_files():
     laptop, smoke, paper = (load_study(name) for name in ("laptop", "smoke", "paper"))
-    assert f"2 arms × 5 seeds, quarter width, {laptop.runs[0].epochs} epochs" in README and len(laptop.runs) == 10
     assert "2 arms × 2 seeds" in README and len(smoke.runs) == 4
-    assert f"{len({config.arm for config in paper.runs})} arms, 5 to 20 seeds" in README
+    for study, width in ((laptop, "eighth"), (paper, "full")):
+        arms = {arm for stage in study.stages for arm in stage.arms}
+        seeds = [len(stage.seeds) for stage in study.stages]
+        epochs = (*study.runs, *study.awaiting)[0].epochs
+        said = f"{len(arms)} arms, {min(seeds)} to {max(seeds)} seeds, {width} width, {epochs} epochs"
+        assert f"| `{study.name}` | {said} |" in README
+
+
+def test_the_difference_in_the_readme_follows_from_the_logits(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    code = re.search(r"```python\n(import numpy.*?)```", README, re.DOTALL)[1]
+    exec(code, {})  # as a reader would run it
+    results = json.loads((ROOT / "outputs" / "laptop" / "results.json").read_text())
+    assert f"{results['primary']['difference_pp']:+.2f} percentage points" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

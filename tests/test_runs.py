@@ -482,8 +482,6 @@ def test_predictions_of_a_run_that_is_missing_name_it(study):
 
 
 def test_what_analyses_does_not_import_torch():
-    modules = "study, runs, statistics, figures, analysis, tuning, corruptions, annotations, imagestatistics".split(
-        ", "
-    )
+    modules = ["study", "tuning", "runs", "statistics", "figures", "analysis", "corruptions", "annotations", "images"]
     code = f"import sys, {', '.join(f'lib.{name}' for name in modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
