@@ -201,6 +201,16 @@ def test_original_bytes_are_classified_beside_a_copy(evaluated, dataset, tmp_pat
         assert scores["lossless_accuracy"] == np.mean(stored["logits"].argmax(1) == stored["labels"])
 
 
+def test_accuracy_on_original_bytes_counts_them_alone(dataset, tmp_path):
+    indices, labels = np.arange(5), dataset.test_labels[:5]
+    data_folder().mkdir(parents=True)
+    np.savez(data_folder() / FILE, images=dataset.test_images[:5], labels=labels, indices=indices)
+    logits = np.eye(10, dtype=np.float32)[(dataset.test_labels + 1) % 10]  # all wrong
+    logits[[0, 1, 3]] = np.eye(10)[labels[[0, 1, 3]]]
+    scores = evaluate_on_test(made_up(logits), dataclasses.replace(dataset, source="cifar10-jpeg"), tmp_path)
+    assert (scores["lossless_accuracy"], scores["test_accuracy"]) == (3 / 5, 3 / 40)
+
+
 def test_without_original_bytes_there_is_no_score_of_them(evaluated, dataset, tmp_path):
     trainer, folder, scores = evaluated["resnet18"]
     assert scores["lossless_accuracy"] is None

@@ -33,6 +33,7 @@ stages:
   - {name: length, arms: [resnet18, se_resnet18], seeds: 1, variants: {short: {epochs: 1}}}
 """
 TUNED = STUDY.split("stages:")[0] + TUNING
+TRAINING_PAGES = {"train-resnet18", "train-se_resnet18"}
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +85,11 @@ def test_pipeline_writes_everything(finished):
     means = {arm: values["test_accuracy_mean"] for arm, values in results["arms"].items()}
     assert primary["difference_pp"] == pytest.approx(100 * (means["se_resnet18"] - means["resnet18"]))
     figures = {path.name for path in (folder / "figures").iterdir()}
-    names = ("learning_curves", "accuracy_by_seed", "confusion", "recall_by_class")
+    names = {"learning_curves", "accuracy_by_seed", "confusion", "recall_by_class", "churn", "disagreements"}
+    names |= {"reliability", "corruptions", "gates"}
     assert figures == {f"{name}.{kind}" for name in names for kind in ("png", "pdf")}
     pages = {path.name for path in (folder / "html").iterdir()}
-    assert pages == {"analysis.html", "train-resnet18.html", "train-se_resnet18.html"}
+    assert pages == {f"{page}.html" for page in ("index", "analysis", "preregistration", *TRAINING_PAGES)}
     assert not list(folder.rglob("checkpoint.pt")) and not list(folder.rglob("*.partial*"))
 
 
@@ -387,6 +389,5 @@ def test_tuned_study_runs_through_its_notebooks(tmp_path):
     assert {name for name, summary in found.items() if "test_accuracy" in summary} == arms
     assert {name for name, summary in found.items() if "val_accuracy" not in summary} == arms
     assert not list(folder.rglob("tuning__*/*/*.npz"))
-    pages = {path.name for path in (folder / "html").glob("train-*")}
-    assert pages == {"train-resnet18.html", "train-se_resnet18.html"}
+    assert {path.stem for path in (folder / "html").glob("train-*")} == TRAINING_PAGES
     assert not list(folder.rglob("*.partial*"))
