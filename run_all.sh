@@ -73,26 +73,15 @@ set_up() {
     stamp >.venv/complete
 }
 
-# The paper needs TeX. Where it is missing, root on Debian or Ubuntu gets it; others are told at the end what to install.
+# The tests of the paper's style need TeX. Where it is missing, root on Debian or Ubuntu gets it; else they are skipped.
 set_up_tex() {
     if command -v latexmk >/dev/null && command -v pdfinfo >/dev/null; then return; fi
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
-    echo "installing TeX for the paper (once) …"
+    echo "installing TeX for the tests of the paper (once) …"
     export DEBIAN_FRONTEND=noninteractive
     { apt-get update && apt-get install -y --no-install-recommends texlive-latex-base texlive-latex-recommended \
         texlive-fonts-recommended latexmk poppler-utils; } >"$root/.tex.log" 2>&1 || return 0
     rm -f "$root/.tex.log"
-}
-
-# The study named on the command line, or nothing.
-named_study() {
-    while [ $# -gt 0 ]; do
-        case "$1" in
-        --study) echo "${2:-}" ;;
-        --study=*) echo "${1#--study=}" ;;
-        esac
-        shift
-    done
 }
 
 case "${1:-}" in
@@ -108,9 +97,6 @@ test)
     ;;
 *)
     (set_up)
-    case "$(named_study "$@")" in
-    "" | laptop | paper) (set_up_tex) ;;
-    esac
     PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$root/.venv/bin/python" -m lib "$@"
     ;;
 esac

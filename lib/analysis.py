@@ -14,10 +14,11 @@ from lib.statistics import (
 )
 
 READINGS = {  # of a decision, in words
-    "superior": "an improvement that matters",
-    "inferior": "a loss that matters",
+    "superior": "an improvement, estimated to be large enough to matter",
+    "inferior": "a loss, estimated to be large enough to matter",
     "different but negligible": "a difference too small to matter",
     "equivalent": "no difference that would matter",
+    "different, size unclear": "a difference that may or may not be large enough to matter",
     "inconclusive": "neither a difference nor its absence is shown",
     None: "too few seeds to decide",
 }
@@ -145,12 +146,16 @@ def conclusion(primary):
     said += f", 95 % interval {_span(primary['seed_interval_pp'])} over seeds"
     if primary["image_interval_pp"]:
         said += f" and {_span(primary['image_interval_pp'])} over images"
-    said += f" (p = {primary['p_value']:.3f} from flipped signs): {_reading(primary['decision'])} on these test images"
+    said += f" ({_p(primary['p_value'])} from flipped signs): {_reading(primary['decision'])} on these test images"
     if primary["image_decision"] is None:
         return f"{said}."
     if primary["image_decision"] == primary["decision"]:
         return f"{said}, and the same on new images like them."
     return f"{said}; on new images like them, {_reading(primary['image_decision'])}."
+
+
+def _p(value):
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _reading(decision):

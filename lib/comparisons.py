@@ -20,7 +20,7 @@ def compare(runs, arm, reference):
     pairs = paired_values(runs, arm, reference)
     compared = paired_comparison(pairs[arm], pairs[reference])
     low, high = compared["seed_interval_pp"] or (np.nan, np.nan)
-    kept = ("n_pairs", "difference_pp", "sd_difference_pp", "p_value", "tost_p", "decision")
+    kept = ("n_pairs", "difference_pp", "sd_difference_pp", "p_value")
     return {
         "comparison": f"{arm} − {reference}",
         "arm": arm,
@@ -32,30 +32,44 @@ def compare(runs, arm, reference):
 
 
 def comparison_table(runs, pairs, adjust=benjamini_hochberg):
-    """One row for each (arm, reference) of `pairs` with a finished pair of seeds; `p_adjusted` by the method given."""
+    """One row for each (arm, reference) of `pairs` with a finished pair of seeds; `p_adjusted` by the method given.
+
+    The family is `pairs`: a comparison that is not finished counts as p = 1. Intervals are not adjusted.
+    """
     rows = [compare(runs, arm, reference) for arm, reference in pairs]
-    rows = [row for row in rows if row["n_pairs"]]
-    for row, adjusted in zip(rows, adjust([row["p_value"] for row in rows]), strict=True):
-        row["p_adjusted"] = adjusted
-    return pd.DataFrame(rows)
+    adjusted = adjust([1.0 if row["p_value"] is None else row["p_value"] for row in rows])
+    finished = [row | {"p_adjusted": p} for row, p in zip(rows, adjusted, strict=True) if row["n_pairs"]]
+    return pd.DataFrame(finished)
 
 
 def control_table(study, runs):
-    """The confirmatory family of the preregistration: each control − baseline, and arm − each control; Holm."""
+    """The confirmatory family of the preregistration: each control − baseline, and arm − each control; Holm.
+
+    Controls are trained with the baseline's settings; where the arm's own winner of the tuning differs from these, the
+    arm at the baseline's winner is held against them, so that nothing but the network differs.
+    """
     controls = [arm for stage in study.stages if stage.name == CONTROLS for arm in stage.arms]
-    pairs = [(control, study.baseline) for control in controls] + [(study.arm, control) for control in controls]
+    arm = study.arm
+    if winners_differ(study):
+        arm = next((stage_label(stage, arm) for stage in study.stages if stage.winner == "other"), arm)
+    pairs = [(control, study.baseline) for control in controls] + [(arm, control) for control in controls]
     return comparison_table(runs, pairs, holm)
+
+
+def winners_differ(study):
+    """Whether the tuning has found other settings for the primary arm than for the baseline."""
+    return bool(study.winners) and study.winners[study.arm] != study.winners[study.baseline]
 
 
 def sensitivity_table(study, runs):
     """Other settings of the same question: each other's winner of the tuning, and other reductions r; exploratory."""
     pairs = []
     for stage in study.stages:
-        if stage.winner == "other":
+        if stage.winner == "other" and winners_differ(study):
             crossed = {arm: stage_label(stage, arm) for arm in (study.arm, study.baseline)}
             pairs += [(crossed[study.arm], study.baseline), (study.arm, crossed[study.baseline])]
         elif stage.name == "reduction":
-            pairs += [(arm, study.baseline) for arm in stage.arms]
+            pairs += [(arm, reference) for arm in stage.arms for reference in (study.baseline, study.arm)]
     return comparison_table(runs, pairs)
 
 
@@ -82,6 +96,8 @@ def curve_table(study, runs, stage_name, setting):
                     **means,
                 }
             )
+    for row, adjusted in zip(rows, benjamini_hochberg([row["p_value"] for row in rows]), strict=True):
+        row["p_adjusted"] = adjusted
     return pd.DataFrame(rows).sort_values("x", ignore_index=True) if rows else pd.DataFrame(rows)
 
 

@@ -26,7 +26,7 @@ RANGES = {
     "label_smoothing": (0, 0.9),
     "crop_padding": (0, 31),
     "validation_images": (0, 49_000),
-    "probe_images": (1, 10_000),
+    "probe_images": (2, 10_000),
     "train_fraction": (0.001, 1),
 }
 CHOICES = {"dataset": DATASETS, "precision": PRECISIONS}

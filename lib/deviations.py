@@ -3,7 +3,7 @@
 import pandas as pd
 
 from lib.gitinfo import commits, git
-from lib.paths import ROOT
+from lib.paths import ROOT, run_folder
 from lib.runs import finished_runs, read_json
 from lib.study import stage_label
 from lib.tuning import cell_label, grid_cells
@@ -47,7 +47,7 @@ def deviations(study):
         *_named(records[records["commit"].isna()], "came from code of an unknown commit"),
     ]
     against = _against_preregistration(study, records) if study.name == PREREGISTERED and runs else []
-    return [*_missing(study, runs), *_mixed(study, records), *code, *against]
+    return [*_missing(study, runs), *_diverged(study, runs), *_mixed(study, records), *code, *against]
 
 
 def preregistration_record(study):
@@ -110,6 +110,19 @@ def _missing(study, runs):
     short = table[table["finished"] < table["planned"]]
     lacking = [f"{row.planned - row.finished} of {row.planned} in {row.stage}" for row in short.itertuples()]
     return [f"{len(runs)} of {total} planned runs are finished; missing: {', '.join(lacking)}."] if lacking else []
+
+
+def _diverged(study, runs):
+    """Runs that failed for good, each with its reason, and runs of the tuning that count as accuracy 0."""
+    sentences = []
+    for config in study.runs:
+        failure = read_json(run_folder(study.name, config.arm, config.seed) / "failure.json")
+        if failure and (config.arm, config.seed) not in _keys(runs):
+            sentences.append(f"{config.arm} seed {config.seed} is excluded: {failure['reason']}.")
+    for config, _, summary in runs:
+        if "diverged" in summary:
+            sentences.append(f"{config.arm} seed {config.seed} counts as accuracy 0: {summary['diverged']}.")
+    return sentences
 
 
 def _mixed(study, records):

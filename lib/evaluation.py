@@ -11,7 +11,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lib.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from lib.errors import StudyError
+from lib.errors import DivergedError
 from lib.gates import class_mean_gates, gate_statistics, interventions, predict_with_gates, record_gates
 from lib.lossless import load_lossless_test
 from lib.runs import save_arrays, save_logits, write_table
@@ -23,7 +23,7 @@ CALIBRATION_BINS = 15
 def evaluate_on_held_out(trainer, images, labels):
     """Accuracy and loss on images held out of the training images: {val_accuracy, val_loss}.
 
-    Raises StudyError for logits that are not finite.
+    Raises DivergedError for logits that are not finite.
     """
     logits = trainer.predict(images)
     _check_finite("validation", logits)
@@ -34,7 +34,7 @@ def evaluate_on_test(trainer, dataset, folder):
     """Write all that the analysis needs of a trained network into its run folder; returns its scores for the summary.
 
     test_logits.npz, corruptions.csv and, where they apply, lossless_logits.npz, gates.csv, gates.npz and
-    interventions.csv. Raises StudyError for logits that are not finite.
+    interventions.csv. Raises DivergedError for logits that are not finite.
     """
     images, labels = dataset.test_images, dataset.test_labels
     probed = slice(trainer.config.probe_images)
@@ -68,7 +68,7 @@ def _save_predictions(logits, labels, path):
 
 def _check_finite(part, logits):
     if not np.isfinite(logits).all():
-        raise StudyError(f"the {part} logits are not finite: the run has failed; try a lower learning_rate")
+        raise DivergedError(f"the {part} logits are not finite: the run has failed; try a lower learning_rate")
 
 
 def corruption_scores(predict, images, labels):

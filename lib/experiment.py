@@ -11,6 +11,7 @@ import torch
 from lib.config import config_hash
 from lib.data import split_indices
 from lib.devices import choose_device, describe_environment, resolve_precision
+from lib.errors import DivergedError
 from lib.evaluation import evaluate_on_held_out, evaluate_on_test
 from lib.models import build_model, multiply_adds, parameter_count
 from lib.runs import atomic_write, lock, read_json, read_summary, write_json
@@ -52,33 +53,48 @@ def _train_and_test(config, dataset, folder, on_epoch, checkpoint_seconds):
     write_json(folder / "config.json", config.to_dict())
     _write_environment(folder, describe_environment(device, precision), resumed=bool(rows))
     on_epoch(rows)
-    saved = time.perf_counter()
-    while trainer.epoch < config.epochs:
-        rows.append(trainer.train_epoch())
-        _write_metrics(folder, rows)
-        if time.perf_counter() - saved >= checkpoint_seconds or trainer.epoch == config.epochs:
-            _save_checkpoint(folder, trainer, rows, identity | machine)
-            saved = time.perf_counter()
-        on_epoch(rows)
-
-    started = time.perf_counter()
-    if config.validation_images:
-        scores = evaluate_on_held_out(trainer, dataset.train_images[validation], dataset.train_labels[validation])
-    else:
-        scores = evaluate_on_test(trainer, dataset, folder)
+    try:
+        _train(config, folder, trainer, rows, identity | machine, on_epoch, checkpoint_seconds)
+        started = time.perf_counter()
+        if config.validation_images:
+            scores = evaluate_on_held_out(trainer, dataset.train_images[validation], dataset.train_labels[validation])
+        else:
+            scores = evaluate_on_test(trainer, dataset, folder)
+        scores["evaluation_seconds"] = time.perf_counter() - started
+    except DivergedError as error:
+        if not config.validation_images:
+            write_json(folder / "failure.json", {"reason": str(error), "finished_utc": _now()})
+            raise
+        scores = {"val_accuracy": 0.0, "val_loss": None, "diverged": str(error)}  # settings that diverge cannot win
     summary = {
         **identity,
         "data_source": dataset.source,
         **scores,
         **costs,
         "train_seconds": sum(row["train_seconds"] for row in rows),
-        "evaluation_seconds": time.perf_counter() - started,
         **machine,
-        "finished_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "finished_utc": _now(),
     }
     write_json(folder / "summary.json", summary)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    for left in ("checkpoint.pt", "failure.json"):
+        (folder / left).unlink(missing_ok=True)
     return summary
+
+
+def _train(config, folder, trainer, rows, identity, on_epoch, checkpoint_seconds):
+    """Train the epochs that are left; `rows` gets a row of metrics for each."""
+    saved = time.perf_counter()
+    while trainer.epoch < config.epochs:
+        rows.append(trainer.train_epoch())
+        _write_metrics(folder, rows)
+        if time.perf_counter() - saved >= checkpoint_seconds or trainer.epoch == config.epochs:
+            _save_checkpoint(folder, trainer, rows, identity)
+            saved = time.perf_counter()
+        on_epoch(rows)
+
+
+def _now():
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _save_checkpoint(folder, trainer, rows, identity):

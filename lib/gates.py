@@ -77,7 +77,7 @@ def _replacer(gates):
 def interventions(model, predict, images, labels, mean_gates):
     """Test accuracy and loss of the network with its gates disturbed: rows intervention, block, accuracy, loss (nats).
 
-    Interventions: none (block none); mean, the gate's mean over the training set, mean_gates {block: (C,)}; shuffled,
+    Interventions: none (block none); mean, the gate's mean over training images, mean_gates {block: (C,)}; shuffled,
     the gates of another image, for all blocks and interventions the same other image. Each is made in one block at a
     time and in all at once (block all). labels: integers (N,). A network without gates has the row of none only.
     """

@@ -151,7 +151,9 @@ def half_scale_resnet18(width, reduction, classes):
 
 
 def wide_resnet18(width, reduction, classes):
-    return ResNet(scaled((64, 128, 256, 515), width), classes)
+    """The last stage wider by 3 channels, 0.6 %, at least by one: about the parameters that gates add."""
+    widths = scaled(STAGE_WIDTHS, width)
+    return ResNet((*widths[:3], max(round(515 * width), widths[3] + 1)), classes)
 
 
 # To add an architecture, write a function of (width, reduction, classes) and name it here.

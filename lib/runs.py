@@ -159,9 +159,11 @@ def load_runs(study):
 
 
 def load_metrics(study):
-    """All rows of all metrics.csv of a study, with arm and seed; raises StudyError for a damaged file or no run."""
+    """All rows of metrics.csv of the runs of load_runs, with arm and seed; StudyError for a damaged file or no run."""
     parts = []
     for config, folder, _ in finished_runs(study):
+        if config.validation_images:
+            continue
         try:
             table = pd.read_csv(folder / "metrics.csv")
         except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from lib.batches import Normalise, crop_and_flip, pad, plan_epoch
 from lib.devices import DTYPES
-from lib.errors import StudyError
+from lib.errors import DivergedError, StudyError
 from lib.speedups import Replayed, choose_speedups
 
 PREDICTION_BATCH = 500
@@ -25,7 +25,8 @@ class Trainer:
     """One network with its optimizer on one device; `epoch` counts the finished epochs.
 
     images: uint8 (N, 32, 32, 3) and labels: integers (N,), moved to the device once. speedups: Speedups, by default
-    what pays on the device. Raises StudyError for fewer images than a batch, and for a loss that is not finite.
+    what pays on the device. Raises StudyError for fewer images than a batch,
+    DivergedError for a loss that is not finite.
     """
 
     def __init__(self, config, model, images, labels, device, precision, speedups=None):
@@ -77,7 +78,7 @@ class Trainer:
             self._advance()
         loss = self.loss_sum.item() / self.steps_per_epoch
         if not math.isfinite(loss):
-            raise StudyError(
+            raise DivergedError(
                 f"the training loss is {loss} in epoch {self.epoch + 1}: the run has failed; try a lower learning_rate "
                 "or a longer warm-up"
             )

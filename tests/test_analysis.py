@@ -83,14 +83,14 @@ def test_the_interval_over_images_is_that_of_the_mean_difference_of_each_image()
         ({"resnet18": {0: 0.9}, "se_resnet18": {0: 0.91}}, "+1.00 percentage points over 1 paired seed; one pair"),
         (BOTH, "+1.50 percentage points over 2 paired seeds, 95 % interval −4.85 to +7.85 over seeds"),
         (BOTH, "inconclusive (neither a difference nor its absence is shown) on these test images"),
-        (BOTH, "on new images like them, superior (an improvement that matters)."),
+        (BOTH, "on new images like them, superior (an improvement, estimated to be large enough to matter)."),
         (
             {"resnet18": {0: 0.9, 1: 0.9, 2: 0.9}, "se_resnet18": {0: 0.80, 1: 0.81, 2: 0.79}},
             "−10.00 percentage points over 3 paired seeds, 95 % interval −12.48 to −7.52 over seeds",
         ),
         (
             {"resnet18": {0: 0.9, 1: 0.9, 2: 0.9}, "se_resnet18": {0: 0.80, 1: 0.81, 2: 0.79}},
-            "inferior (a loss that matters) on these test images, and the same on new images like them.",
+            "a loss, estimated to be large enough to matter) on these test images, and the same on new images like them.",
         ),
         (
             {arm: dict.fromkeys(range(4), 0.9) for arm in ("resnet18", "se_resnet18")},
@@ -108,6 +108,7 @@ def test_every_decision_has_its_words():
 
     decisions = {decide(*case) for case in [(1, [0.5, 2], 1), (-1, [-2, -0.5], 1), (0.1, [0.05, 0.15], 0)]}
     decisions |= {decide(0, [-0.1, 0.1], 0.01), decide(0, [-1, 1], 0.5), decide(0, None, None)}
+    decisions |= {decide(0.14, [0.1, 0.2], 0.5)}
     assert decisions == set(READINGS)
 
 

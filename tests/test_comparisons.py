@@ -53,10 +53,10 @@ def test_a_comparison_is_the_mean_paired_difference_with_its_interval():
     assert row["p_value"] == pytest.approx(2 / 8)
 
 
-def test_comparisons_without_a_pair_are_left_out_and_count_for_no_adjustment():
+def test_comparisons_without_a_pair_are_left_out_but_belong_to_the_family():
     finished = runs({"resnet18": [90, 92, 91], "a": [91, 94, 94], "b": [None] * 3 + [95]})
     table = comparison_table(finished, [("a", "resnet18"), ("b", "resnet18")])
-    assert list(table["arm"]) == ["a"] and table["p_adjusted"][0] == table["p_value"][0]
+    assert list(table["arm"]) == ["a"] and table["p_adjusted"][0] == pytest.approx(2 * table["p_value"][0])
     assert comparison_table(finished, [("b", "resnet18")]).empty
 
 
@@ -101,13 +101,27 @@ def test_sensitivity_crosses_the_winners_and_compares_reductions_with_the_baseli
         "se_resnet18__other_winner": [90, 90.4],
         "se_resnet18_r4": [92, 93],
     }
-    table = sensitivity_table(study(*stages), runs(accuracies)).set_index("comparison")
+    differing = {"resnet18": {"learning_rate": 0.1}, "se_resnet18": {"learning_rate": 0.2}}
+    table = sensitivity_table(study(*stages, winners=differing), runs(accuracies)).set_index("comparison")
     assert list(table.index) == [
         "se_resnet18__other_winner − resnet18",
         "se_resnet18 − resnet18__other_winner",
         "se_resnet18_r4 − resnet18",
+        "se_resnet18_r4 − se_resnet18",
     ]
-    assert list(table["difference_pp"].round(6)) == [-0.3, 1.75, 2]
+    assert list(table["difference_pp"].round(6)) == [-0.3, 1.75, 2, 1.25]
+    equal = dict.fromkeys(PAIR, {"learning_rate": 0.1})
+    assert len(sensitivity_table(study(*stages, winners=equal), runs(accuracies))) == 2
+
+
+def test_where_winners_differ_controls_are_held_against_the_arm_at_the_settings_of_the_baseline():
+    stages = [Stage("cross_winner", PAIR, (0, 1), OWN, "other"), Stage("controls", ("static",), (0, 1), OWN, "own")]
+    accuracies = {"resnet18": [90, 91], "static": [90, 90], "se_resnet18": [95, 96]}
+    finished = runs(accuracies | {"se_resnet18__other_winner": [91, 92]})
+    differing = {"resnet18": {"learning_rate": 0.1}, "se_resnet18": {"learning_rate": 0.2}}
+    for winners, arm in ((differing, "se_resnet18__other_winner"), (None, "se_resnet18")):
+        table = control_table(study(*stages, winners=winners), finished)
+        assert list(table["comparison"]) == ["static − resnet18", f"{arm} − static"]
 
 
 def test_a_curve_has_the_own_point_among_its_variants_and_only_the_seeds_of_the_stage():

@@ -353,3 +353,11 @@ def test_the_files_of_the_plan_are_where_git_is_asked_for_them():
 def test_deviations_are_listed_without_torch():
     code = "import sys, lib.deviations; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_run_that_diverged_is_named_with_its_reason(study):
+    for config in study.runs[1:]:
+        finish(study, config)
+    left = study.runs[0]
+    write_json(run_folder(study.name, left.arm, left.seed) / "failure.json", {"reason": "the training loss is nan"})
+    assert f"{left.arm} seed {left.seed} is excluded: the training loss is nan." in deviations(study)

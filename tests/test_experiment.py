@@ -19,11 +19,11 @@ import torch
 
 from lib import devices, evaluation, experiment
 from lib.data import split_indices
-from lib.errors import StudyError
+from lib.errors import DivergedError, StudyError
 from lib.experiment import execute_run
 from lib.models import build_model, parameter_count
 from lib.paths import ROOT
-from lib.runs import load_logits, save_arrays, save_logits
+from lib.runs import load_logits, read_json, read_summary, save_arrays, save_logits
 from lib.training import Trainer
 
 RECORDS = {"config.json", "environment.json", "metrics.csv"}
@@ -474,3 +474,26 @@ def test_checkpoints_are_as_far_apart_as_asked_for(tmp_path, monkeypatch, make_c
     monkeypatch.setattr(experiment, "_save_checkpoint", lambda *arguments: saved.append(1) or save(*arguments))
     execute_run(make_config(), dataset, tmp_path, checkpoint_seconds=1000)
     assert len(saved) == 1
+
+
+def diverge(trainer):
+    raise DivergedError("the training loss is nan in epoch 1")
+
+
+def test_a_run_that_diverges_fails_and_leaves_its_reason_until_it_succeeds(tmp_path, make_config, dataset, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "train_epoch", diverge)
+        with pytest.raises(StudyError, match="nan in epoch 1"):
+            execute_run(make_config(), dataset, tmp_path)
+    assert read_json(tmp_path / "failure.json")["reason"] == "the training loss is nan in epoch 1"
+    assert not (tmp_path / "summary.json").exists()
+    execute_run(make_config(), dataset, tmp_path)
+    assert not (tmp_path / "failure.json").exists()
+
+
+def test_a_run_of_the_tuning_that_diverges_counts_as_accuracy_zero(tmp_path, make_config, dataset, monkeypatch):
+    monkeypatch.setattr(Trainer, "train_epoch", diverge)
+    config = make_config(validation_images=20, batch_size=16)
+    summary = execute_run(config, dataset, tmp_path)
+    assert summary["val_accuracy"] == 0 and "nan in epoch 1" in summary["diverged"]
+    assert read_summary(tmp_path, config) == summary

@@ -20,6 +20,7 @@ from lib.models import (
     parameter_count,
     scaled,
 )
+from lib.study import load_study
 
 PLAIN = 11_173_962
 SAME_WIDTHS = [name for name in ARCHITECTURES if name != "wide_resnet18"]
@@ -295,3 +296,12 @@ def test_every_architecture_computes_in_the_precision_of_autocast(architecture):
     with torch.autocast("cpu", torch.bfloat16):
         model(images(2))
     assert set(dtypes) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", ["paper", "laptop"])
+def test_the_wide_arm_of_a_study_is_wider_than_the_baseline_by_less_than_one_percent_of_its_channels(name):
+    study = load_study(name)
+    configs = {config.arm: config for config in (*study.runs, *study.awaiting)}
+    with torch.device("meta"):
+        counts = {arm: parameter_count(build_model(configs[arm], 10)) for arm in ("resnet18", "wide_resnet18")}
+    assert 1.005 < counts["wide_resnet18"] / counts["resnet18"] < 1.03
