@@ -10,7 +10,7 @@ Usage: ./run_all.sh [--study NAME] [--jobs N] [--time-budget MINUTES] [--dry-run
        ./run_all.sh --help
 
 Sets up the environment in .venv (once), fetches the images, trains what is missing of a study, analyses it and writes
-figures, tables and HTML to outputs/<study>/. Stopped at any time, the same command goes on where it was.
+figures, tables and HTML to outputs/<study>/, and the paper to report/paper.pdf. Stopped at any time, the same command goes on where it was.
 
   --study NAME           smoke (two minutes, no images needed), laptop (an hour or two on a CPU), paper (a GPU), or a .yaml
                          file of your own; without it paper where there is a GPU, else laptop, and smoke where CIFAR-10
@@ -73,11 +73,11 @@ set_up() {
     stamp >.venv/complete
 }
 
-# The tests of the paper's style need TeX. Where it is missing, root on Debian or Ubuntu gets it; else they are skipped.
+# The paper needs TeX. Where it is missing, root on Debian or Ubuntu gets it; others are told what to install.
 set_up_tex() {
     if command -v latexmk >/dev/null && command -v pdfinfo >/dev/null; then return; fi
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
-    echo "installing TeX for the tests of the paper (once) …"
+    if [ "$EUID" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
+    echo "installing TeX for the paper (once) …"
     export DEBIAN_FRONTEND=noninteractive
     { apt-get update && apt-get install -y --no-install-recommends texlive-latex-base texlive-latex-recommended \
         texlive-fonts-recommended latexmk poppler-utils; } >"$root/.tex.log" 2>&1 || return 0
@@ -97,6 +97,10 @@ test)
     ;;
 *)
     (set_up)
+    case " $* " in
+    *" smoke "* | *" benchmark "* | *" --dry-run "*) ;;
+    *) (set_up_tex) ;;
+    esac
     PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$root/.venv/bin/python" -m lib "$@"
     ;;
 esac

@@ -14,7 +14,9 @@ from lib.devices import choose_device, resolve_precision
 from lib.errors import StudyError
 from lib.models import build_model
 from lib.notebooks import NotebookProcess
-from lib.paths import NOTEBOOKS, data_folder, outputs_folder, shown
+from lib.paper import build_paper
+from lib.paths import NOTEBOOKS, REPORT, data_folder, outputs_folder, shown
+from lib.report import REPORTED, reported_study, write_report
 from lib.runs import ORIGIN_KEYS, finished_runs, lock
 from lib.study import load_study
 
@@ -94,8 +96,19 @@ def _analyse(study, name, environment):
     print("analysis …")
     log = folder / "logs" / "analysis.log"
     NotebookProcess(NOTEBOOKS / "analysis.ipynb", folder / "analysis.ipynb", log, {"study": name}).wait()
+    if study.name in REPORTED and not os.environ.get("STUDY_OUTPUTS"):  # the paper is about outputs/ alone
+        _write_paper()
     index = write_pages(study, folder, launch.ensure_notebooks(study, name, environment))
     print(f"results: {shown(folder / 'results.json')}; to read: {shown(index)}")
+
+
+def _write_paper():
+    try:
+        write_report(reported_study(), REPORT / "generated")
+        pages = build_paper(REPORT / "paper.tex", REPORT / "paper.pdf")
+        print(f"paper: {shown(REPORT / 'paper.pdf')}, {pages} pages")
+    except StudyError as error:  # everything else is complete without it
+        print(f"no paper was made: {error}")
 
 
 def _benchmark(options):

@@ -10,11 +10,11 @@ import nbformat
 from lib.analysis import conclusion
 from lib.data import DESCRIPTIONS
 from lib.html import notebook_to_html, write_page
-from lib.paths import ROOT
+from lib.paths import REPORT
 from lib.runs import read_json
 
-PAPER = ROOT / "report" / "paper.pdf"
-PREREGISTRATION = ROOT / "report" / "preregistration.md"
+PAPER = REPORT / "paper.pdf"
+PREREGISTRATION = REPORT / "preregistration.md"
 FIGURE = Path("figures") / "accuracy_by_seed.png"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 STUDIES = ROOT / "lib" / "studies"
+REPORT = ROOT / "report"
 
 
 def data_folder():

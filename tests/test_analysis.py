@@ -90,7 +90,7 @@ def test_the_interval_over_images_is_that_of_the_mean_difference_of_each_image()
         ),
         (
             {"resnet18": {0: 0.9, 1: 0.9, 2: 0.9}, "se_resnet18": {0: 0.80, 1: 0.81, 2: 0.79}},
-            "a loss, estimated to be large enough to matter) on these test images, and the same on new images like them.",
+            "large enough to matter) on these test images, and the same on new images like them.",
         ),
         (
             {arm: dict.fromkeys(range(4), 0.9) for arm in ("resnet18", "se_resnet18")},
