@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 from lib.config import suggestion
-from lib.errors import StudyError
+from lib.errors import DivergedError, StudyError
 from lib.paths import ROOT, shown
 
 ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt)): (.*)$")
+OUR_ERRORS = (StudyError.__name__, DivergedError.__name__)  # their messages need no name before them
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -76,7 +77,7 @@ class NotebookProcess:
         for line in reversed(lines):
             if match := ERROR_LINE.match(line.strip()):
                 name, message = match.groups()
-                return message if name == "StudyError" else f"{name}: {message}"
+                return message if name in OUR_ERRORS else f"{name}: {message}"
         if shutil.disk_usage(self.log.parent).free < 2**20:
             return "the disk is full: free space or set STUDY_OUTPUTS"  # the log had no room for its own error
         return f"ended with status {self.process.returncode} and no error in the log"
