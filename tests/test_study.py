@@ -202,8 +202,8 @@ def test_stages_of_paper_come_in_the_preregistered_order(paper):
     assert firsts[:12] == [config.arm for config in trials(paper)[:12]]
     assert firsts[12:] == [
         *BOTH,
-        *CONTROLS,
         *(f"{arm}__other_winner" for arm in BOTH),
+        *CONTROLS,
         *("se_resnet18_r4", "se_resnet18_r32"),
         *(f"{arm}__{variant}" for variant in LENGTHS | FRACTIONS for arm in BOTH),
     ]
