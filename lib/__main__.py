@@ -14,9 +14,7 @@ from lib.devices import choose_device, resolve_precision
 from lib.errors import StudyError
 from lib.models import build_model
 from lib.notebooks import NotebookProcess
-from lib.paper import build_paper
 from lib.paths import NOTEBOOKS, REPORT, data_folder, outputs_folder, shown
-from lib.report import REPORTED, reported_study, write_report
 from lib.runs import ORIGIN_KEYS, finished_runs, lock
 from lib.study import load_study
 
@@ -96,13 +94,18 @@ def _analyse(study, name, environment):
     print("analysis …")
     log = folder / "logs" / "analysis.log"
     NotebookProcess(NOTEBOOKS / "analysis.ipynb", folder / "analysis.ipynb", log, {"study": name}).wait()
-    if study.name in REPORTED and not os.environ.get("STUDY_OUTPUTS"):  # the paper is about outputs/ alone
-        _write_paper()
+    if not os.environ.get("STUDY_OUTPUTS"):  # the paper is about outputs/ alone
+        _write_paper(study)
     index = write_pages(study, folder, launch.ensure_notebooks(study, name, environment))
     print(f"results: {shown(folder / 'results.json')}; to read: {shown(index)}")
 
 
-def _write_paper():
+def _write_paper(study):
+    from lib.paper import build_paper
+    from lib.report import REPORTED, reported_study, write_report  # slow to import, and only needed here
+
+    if study.name not in REPORTED:
+        return
     try:
         write_report(reported_study(), REPORT / "generated")
         pages = build_paper(REPORT / "paper.tex", REPORT / "paper.pdf")

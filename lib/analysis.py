@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from lib.comparisons import paired_values
+from lib.config import SEPARATOR
 from lib.imagestatistics import crossed_interval, image_comparison
 from lib.statistics import (
     detectable_difference,
@@ -26,7 +27,7 @@ READINGS = {  # of a decision, in words
 
 def base_arms(runs):
     """The runs of the study file's arms as they are: without the variants of stages."""
-    return runs[~runs["arm"].str.contains("__")]
+    return runs[~runs["arm"].str.contains(SEPARATOR)]
 
 
 def summarise_arms(runs):
@@ -73,16 +74,13 @@ def primary_results(study, runs, correct):
         "image_tost_p": None,
         "image_decision": None,
         "crossed_interval_pp": None,
-        "detectable_difference_pp": None,
-        "equivalence_power": None,
     }
+    spread = primary["sd_difference_pp"]
+    primary["detectable_difference_pp"] = detectable_difference(spread, len(pairs))
+    primary["equivalence_power"] = equivalence_power(spread, len(pairs))
     if len(pairs):
         primary |= image_comparison(correct[study.arm], correct[study.baseline])
         primary["crossed_interval_pp"] = crossed_interval(correct[study.arm], correct[study.baseline])
-    if len(pairs) > 1:
-        spread = primary["sd_difference_pp"]
-        primary["detectable_difference_pp"] = detectable_difference(spread, len(pairs))
-        primary["equivalence_power"] = equivalence_power(spread, len(pairs))
     return primary
 
 

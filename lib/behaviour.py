@@ -8,8 +8,6 @@ import pandas as pd
 from scipy import stats
 
 from lib.images import calibration, most_different, per_image_difference
-from lib.paths import run_folder
-from lib.runs import load_logits
 from lib.statistics import ROUNDING_PP, benjamini_hochberg, mean_interval, recall_percent
 
 SUMMARY = ["arm", "baseline", "difference", "low", "high", "p_value", "n_pairs"]
@@ -27,17 +25,6 @@ def paired_seeds(runs, arm, baseline):
     """Sorted seeds that both arms have finished; runs: the table of load_runs, which may be empty."""
     of_baseline = finished_seeds(runs, baseline)
     return [seed for seed in finished_seeds(runs, arm) if seed in of_baseline]
-
-
-def load_logit_stack(study, arm, seeds):
-    """Logits float32 (runs, N, classes) of an arm on the test images, in the order of `seeds`, and labels int64 (N,).
-
-    Without seeds the stack is (0, 0, 1), so that it has an argmax. Raises StudyError for a damaged file.
-    """
-    if not seeds:
-        return np.empty((0, 0, 1), np.float32), np.empty(0, np.int64)
-    logits, labels = zip(*(load_logits(run_folder(study.name, arm, seed)) for seed in seeds), strict=True)
-    return np.stack(logits), labels[0]
 
 
 def seed_interval(values):

@@ -9,6 +9,8 @@ import re
 
 from lib.errors import StudyError
 
+SEPARATOR = "__"  # in the label of runs, between an arm and its variant
+STAGE_WIDTHS = (64, 128, 256, 512)  # channels of ResNet-18's four stages
 DATASETS = ("cifar10", "digits")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
@@ -88,6 +90,11 @@ class RunConfig:
 def config_hash(values):
     """First 16 hex digits of the SHA-256 of a run's settings, a mapping of plain values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def scaled(widths, width):
+    """Stage widths times the width multiplier, rounded, at least 1."""
+    return tuple(max(1, round(channels * width)) for channels in widths)
 
 
 def suggestion(name, known):

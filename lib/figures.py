@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
+from lib.config import SEPARATOR
 from lib.runs import atomic_write
 from lib.statistics import SMALLEST_EFFECT_PP
 
@@ -56,7 +57,7 @@ def arm_styles(arms):
     """
     others, lines, styles = 0, {}, {}
     for arm in arms:
-        base, _, variant = arm.partition("__")
+        base, _, variant = arm.partition(SEPARATOR)
         if base in ARM_STYLES:
             color, marker, line = ARM_STYLES[base]
         else:

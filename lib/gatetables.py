@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from lib.analysis import base_arms
 from lib.behaviour import finished_seeds, seed_interval
 from lib.paths import run_folder
 from lib.runs import load_run_table
@@ -18,7 +19,7 @@ def gate_table(study, runs):
     eta_squared of gates that do not vary over images are NaN. Variants of an arm (`arm__variant`) are left out. Empty
     where no run has gates; raises StudyError for a damaged file.
     """
-    arms = [] if runs.empty else [arm for arm in runs["arm"].unique() if "__" not in arm]
+    arms = [] if runs.empty else base_arms(runs)["arm"].unique()
     columns = {"block": str, **dict.fromkeys(STATISTICS, float)}
     parts = [
         table.assign(arm=arm)

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lib.config import suggestion
+from lib.config import STAGE_WIDTHS, scaled, suggestion
 from lib.errors import StudyError
 
-STAGE_WIDTHS = (64, 128, 256, 512)
 BLOCKS_PER_STAGE = 2
 
 
@@ -126,11 +125,6 @@ class ResNet(nn.Module):
     def forward(self, x):
         x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         return self.fc(self.blocks(x).mean((2, 3)))
-
-
-def scaled(widths, width):
-    """Stage widths times the width multiplier, rounded, at least 1."""
-    return tuple(max(1, round(channels * width)) for channels in widths)
 
 
 def resnet18(width, reduction, classes):

@@ -9,12 +9,12 @@ import nbformat
 
 from lib.analysis import conclusion
 from lib.data import DESCRIPTIONS
+from lib.deviations import PREREGISTRATION
 from lib.html import notebook_to_html, write_page
-from lib.paths import REPORT
+from lib.paths import REPORT, ROOT
 from lib.runs import read_json
 
 PAPER = REPORT / "paper.pdf"
-PREREGISTRATION = REPORT / "preregistration.md"
 FIGURE = Path("figures") / "accuracy_by_seed.png"
 
 
@@ -30,7 +30,7 @@ def write_pages(study, folder, trainings):
     html = folder / "html"
     for page, (notebook, title) in pages.items():
         notebook_to_html(notebook, html / f"{page}.html", title)
-    text = PREREGISTRATION.read_text(encoding="utf-8")
+    text = (ROOT / PREREGISTRATION).read_text(encoding="utf-8")
     write_page(_one_cell(_without_local_links(text)), html / "preregistration.html", "Preregistration")
     index = _index(study, folder, trainings)
     write_page(index, html / "index.html", study.title)
@@ -65,7 +65,7 @@ def _links(folder, trainings):
 
 
 def _one_cell(text):
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text, id="text")])  # no random id: equal pages
 
 
 def _without_local_links(text):

@@ -35,7 +35,7 @@ def write_report(study, folder):
     _write(
         folder / "numbers.tex", "\n".join(["% Written by lib/report.py from results.json; not to be edited.", *lines])
     )
-    # the rule belongs to the rows: after \\input a table cannot take one
+    # the rule belongs to the rows: after \input a table cannot take one
     _write(folder / "table_arms.tex", arms_table(results) + "\n\\bottomrule")
     write_figures(study, results, folder)
 

@@ -176,10 +176,15 @@ def load_metrics(study):
     return pd.concat(parts, ignore_index=True)
 
 
-def load_predictions(study, arm, seeds):
-    """Predicted classes int64 (runs, N) of one arm, in the order of `seeds`, at least one, and labels int64 (N,)."""
+def load_logit_stack(study, arm, seeds):
+    """Logits float32 (runs, N, classes) of an arm on the test images, in the order of `seeds`, and labels int64 (N,).
+
+    Without seeds the stack is (0, 0, 1), so that it has an argmax. Raises StudyError for a damaged file.
+    """
+    if not seeds:
+        return np.empty((0, 0, 1), np.float32), np.empty(0, np.int64)
     logits, labels = zip(*(load_logits(run_folder(study.name, arm, seed)) for seed in seeds), strict=True)
-    return np.stack([run.argmax(1) for run in logits]), labels[0]
+    return np.stack(logits), labels[0]
 
 
 def load_run_table(folder, name, columns):

@@ -5,6 +5,8 @@ import pandas as pd
 from scipy import stats
 
 from lib.comparisons import CONTROLS
+from lib.config import SEPARATOR, STAGE_WIDTHS, scaled
+from lib.deviations import PREREGISTERED
 from lib.paths import outputs_folder, run_folder
 from lib.runs import read_json
 from lib.statistics import ALPHA, SMALLEST_EFFECT_PP
@@ -25,9 +27,7 @@ from lib.wording import (
     span,
 )
 
-PREREGISTERED = "paper"
 FRACTIONS = {1: "full", 0.5: "half", 0.25: "quarter", 0.125: "eighth"}
-STAGE_WIDTHS = (64, 128, 256, 512)  # lib.models has them too, and imports torch
 PUBLISHED_GAIN_PP = 0.39  # WRN-16-8 on CIFAR-10, Hu et al. 2020, table 4
 PUBLISHED_ACCURACY = 95.28  # ResNet-18 without Cutout, DeVries & Taylor 2017, table 1
 COPY = "cifar10-jpeg"
@@ -232,8 +232,8 @@ def _smallest_adjusted_p(study, rows):
 def sensitivity(study, results):
     """Other reductions, and each other's winner of the tuning, against the baseline."""
     rows = [row for row in results.get("sensitivity") or [] if row["reference"] == study.baseline]
-    crossed = next((row for row in rows if "__" in row["arm"]), None)
-    reductions = [row for row in rows if "__" not in row["arm"]]
+    crossed = next((row for row in rows if SEPARATOR in row["arm"]), None)
+    reductions = [row for row in rows if SEPARATOR not in row["arm"]]
     said = []
     if crossed:
         said.append(f"At the baseline's settings SE differs from it by {effect(crossed)}.")
@@ -562,7 +562,7 @@ def width_name(config):
 
 
 def stage_widths(config):
-    return [round(channels * config.width) for channels in STAGE_WIDTHS]
+    return scaled(STAGE_WIDTHS, config.width)
 
 
 def hidden_units(config):

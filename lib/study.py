@@ -4,7 +4,7 @@ import dataclasses
 
 import pandas as pd
 
-from lib.config import RunConfig, suggestion
+from lib.config import SEPARATOR, RunConfig, suggestion
 from lib.errors import StudyError
 from lib.paths import shown
 from lib.studyfile import check, read_study_file
@@ -112,7 +112,8 @@ def _stage_configs(file, stage, winners):
 
 def stage_label(stage, arm, variant=""):
     """What the runs of an arm in a stage are called: in folders, tables and figures."""
-    return "__".join([arm, *(["other_winner"] if stage.winner == "other" else []), *([variant] if variant else [])])
+    crossed = ["other_winner"] if stage.winner == "other" else []
+    return SEPARATOR.join([arm, *crossed, *([variant] if variant else [])])
 
 
 def winner_of(file, arm, winners, which):

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from lib.config import SEPARATOR
 from lib.paths import run_folder
 from lib.runs import read_summary
 
@@ -16,7 +17,7 @@ def grid_cells(tuning):
 
 def cell_label(arm, cell):
     """What the runs of one arm in one cell of the grid are called."""
-    return "__".join(["tuning", arm, *(f"{name}_{value:g}" for name, value in cell.items())])
+    return SEPARATOR.join(["tuning", arm, *(f"{name}_{value:g}" for name, value in cell.items())])
 
 
 def tuning_scores(study_name, tuning, configs):

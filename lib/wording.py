@@ -2,6 +2,8 @@
 
 import re
 
+from lib.config import SEPARATOR
+
 LITERAL, STATIC = "se_skip_resnet18", "static_gate_resnet18"
 ARM_NAMES = {
     "resnet18": "baseline",
@@ -12,13 +14,12 @@ ARM_NAMES = {
     "wide_resnet18": "wide",
 }
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}
-# facts of others: percentage points, and percent
 MOST_NAMED = 3  # of differences in one sentence; the figures show all
 
 
 def arm_name(arm):
     """What an arm is called in the paper; an arm that the paper does not know keeps its own name."""
-    base, _, variant = arm.partition("__")
+    base, _, variant = arm.partition(SEPARATOR)
     reduction = re.fullmatch(r"se_resnet18_r(\d+)", base)
     name = f"SE, r = {reduction[1]}" if reduction else ARM_NAMES.get(base, base)
     return f"{name}, {variant.replace('_', ' ')}" if variant else name

@@ -12,14 +12,13 @@ from lib.behaviour import (
     class_table,
     disagreement_excess,
     image_disagreements,
-    load_logit_stack,
     paired_seeds,
     paired_table,
     seed_interval,
 )
 from lib.errors import StudyError
 from lib.paths import run_folder
-from lib.runs import load_arrays, load_run_table, save_arrays, save_logits
+from lib.runs import load_arrays, load_logit_stack, load_run_table, save_arrays, save_logits
 from lib.study import Study
 
 STUDY = Study("mine", "Two arms", "se_resnet18", "resnet18", ())

@@ -53,3 +53,10 @@ def test_the_preregistration_has_its_tables_and_no_links_into_the_checkout(folde
     page = folder / "html" / "preregistration.html"
     assert "<table>" in page.read_text(encoding="utf-8") and "Smallest effect of interest" in page.read_text()
     assert not [link for link in links(page) if "://" not in link]
+
+
+def test_equal_results_give_equal_pages(folder):
+    pages = [write_pages(STUDY, folder, {}).parent / f"{name}.html" for name in ("index", "preregistration")]
+    before = [page.read_bytes() for page in pages]
+    write_pages(STUDY, folder, {})
+    assert [page.read_bytes() for page in pages] == before

@@ -15,9 +15,9 @@ from lib.paths import ROOT, run_folder
 from lib.runs import (
     atomic_write,
     finished_runs,
+    load_logit_stack,
     load_logits,
     load_metrics,
-    load_predictions,
     load_runs,
     lock,
     read_json,
@@ -471,14 +471,15 @@ def test_metrics_of_nothing_run_is_an_error_in_one_line(study):
 def test_predictions_of_one_arm_follow_the_seeds(study):
     for number, config in enumerate(study.runs):
         finish(study, config, accuracy=number / 10)
-    predictions, labels = load_predictions(study, "se_resnet18", [2, 0])
+    logits, labels = load_logit_stack(study, "se_resnet18", [2, 0])
+    predictions = logits.argmax(-1)
     np.testing.assert_array_equal(labels, LABELS)
     np.testing.assert_allclose((predictions == labels).mean(1), [0.5, 0.1])
 
 
 def test_predictions_of_a_run_that_is_missing_name_it(study):
     with pytest.raises(StudyError, match="se_resnet18/seed-01"):
-        load_predictions(study, "se_resnet18", [1])
+        load_logit_stack(study, "se_resnet18", [1])
 
 
 def test_what_analyses_does_not_import_torch():
