@@ -26,6 +26,8 @@ ARM_STYLES = {
     "se_skip_resnet18": ("#CC79A7", "^", "-."),
     "static_gate_resnet18": ("#009E73", "D", ":"),
     "half_scale_resnet18": ("#56B4E9", "v", (0, (3, 1, 1, 1, 1, 1))),
+    "static_gate_skip_resnet18": ("#117733", "d", (0, (5, 1, 1, 1))),
+    "half_scale_skip_resnet18": ("#88CCEE", "1", (0, (2, 1))),
     "wide_resnet18": ("#000000", "P", (0, (1, 3))),
     "se_resnet18_r4": ("#E69F00", "<", (0, (8, 2))),
     "se_resnet18_r32": ("#7A4A1E", ">", (0, (8, 2, 1, 2))),

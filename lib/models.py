@@ -136,12 +136,12 @@ def se_resnet18(width, reduction, classes, gate_on_skip=False):
     return ResNet(scaled(STAGE_WIDTHS, width), classes, make_gate, gate_on_skip)
 
 
-def static_gate_resnet18(width, reduction, classes):
-    return ResNet(scaled(STAGE_WIDTHS, width), classes, StaticGate)
+def static_gate_resnet18(width, reduction, classes, gate_on_skip=False):
+    return ResNet(scaled(STAGE_WIDTHS, width), classes, StaticGate, gate_on_skip)
 
 
-def half_scale_resnet18(width, reduction, classes):
-    return ResNet(scaled(STAGE_WIDTHS, width), classes, HalfScale)
+def half_scale_resnet18(width, reduction, classes, gate_on_skip=False):
+    return ResNet(scaled(STAGE_WIDTHS, width), classes, HalfScale, gate_on_skip)
 
 
 def wide_resnet18(width, reduction, classes):
@@ -156,7 +156,9 @@ ARCHITECTURES = {
     "se_resnet18": se_resnet18,
     "se_skip_resnet18": functools.partial(se_resnet18, gate_on_skip=True),
     "static_gate_resnet18": static_gate_resnet18,
+    "static_gate_skip_resnet18": functools.partial(static_gate_resnet18, gate_on_skip=True),
     "half_scale_resnet18": half_scale_resnet18,
+    "half_scale_skip_resnet18": functools.partial(half_scale_resnet18, gate_on_skip=True),
     "wide_resnet18": wide_resnet18,
 }
 

@@ -53,7 +53,7 @@ def test_every_arm_of_the_paper_has_its_own_look_in_any_company():
     arms = list(read_study_file("paper").arms)
     styles = figures.arm_styles(arms)
     for part in ("color", "marker", "linestyle"):
-        assert len({style[part] for style in styles.values()}) == len(arms) == 8
+        assert len({style[part] for style in styles.values()}) == len(arms) == 10
     assert all(figures.arm_styles(["other", arm])[arm] == styles[arm] for arm in arms)
     assert figures.arm_colours(["resnet18", "se_resnet18"]) == {"resnet18": "#0072B2", "se_resnet18": "#D55E00"}
 

@@ -58,6 +58,8 @@ def torchvision_resnet18():
         ("se_skip_resnet18", 87_040),
         ("static_gate_resnet18", 1_920),
         ("half_scale_resnet18", 0),
+        ("static_gate_skip_resnet18", 1_920),
+        ("half_scale_skip_resnet18", 0),
         ("wide_resnet18", 90_927),
     ],
 )
@@ -74,6 +76,8 @@ def test_every_arm_of_the_study_has_its_architecture():
         "se_skip_resnet18",
         "static_gate_resnet18",
         "half_scale_resnet18",
+        "static_gate_skip_resnet18",
+        "half_scale_skip_resnet18",
         "wide_resnet18",
     }
 
@@ -184,18 +188,26 @@ def test_se_skip_closes_the_skip_path(monkeypatch, block):
     assert torch.equal(block(features), expected)
 
 
-def test_half_scale_is_se_without_an_excitation():
-    gated = build("se_resnet18").eval()
+@pytest.mark.parametrize("place", ["", "_skip"])
+def test_half_scale_is_se_without_an_excitation(place):
+    gated = build(f"se{place}_resnet18").eval()
     for module in gated.modules():
         if isinstance(module, SEGate):
             nn.init.zeros_(module.excite.weight)
-    torch.testing.assert_close(gated(images()), build("half_scale_resnet18").eval()(images()))
+    torch.testing.assert_close(gated(images()), build(f"half_scale{place}_resnet18").eval()(images()))
 
 
-def test_static_gate_starts_as_half_scale():
-    torch.testing.assert_close(
-        build("static_gate_resnet18").eval()(images()), build("half_scale_resnet18").eval()(images())
-    )
+@pytest.mark.parametrize("place", ["", "_skip"])
+def test_static_gate_starts_as_half_scale(place):
+    static, half = (build(f"{kind}{place}_resnet18").eval() for kind in ("static_gate", "half_scale"))
+    torch.testing.assert_close(static(images()), half(images()))
+
+
+def test_the_skip_path_alone_is_halved():
+    block = build("half_scale_skip_resnet18").eval().blocks[0]
+    features = torch.randn(2, 16, 8, 8)
+    residual = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(features)))))
+    torch.testing.assert_close(block(features), torch.relu(residual + features / 2))
 
 
 def test_static_gate_scales_each_channel_by_its_own_sigmoid():

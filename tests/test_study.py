@@ -154,7 +154,7 @@ def test_laptop_is_the_whole_of_paper_in_small():
     architectures = [{config.architecture for config in planned(study)} for study in (laptop, paper)]
     assert architectures[0] == architectures[1]
     assert {config.width for config in planned(laptop)} == {0.125}
-    assert len({config.arm for config in planned(laptop) if "__" not in config.arm}) == 8
+    assert len({config.arm for config in planned(laptop) if "__" not in config.arm}) == 10
 
 
 WINNERS = {
@@ -162,6 +162,7 @@ WINNERS = {
     "se_resnet18": {"learning_rate": 0.05, "weight_decay": 0.001},
 }
 CONTROLS = ["se_skip_resnet18", "static_gate_resnet18", "half_scale_resnet18", "wide_resnet18"]
+PLACEMENT = ["static_gate_skip_resnet18", "half_scale_skip_resnet18"]
 LENGTHS = {"12_epochs": 12, "25_epochs": 25, "100_epochs": 100}
 FRACTIONS = {"half_of_data": 0.5, "quarter_of_data": 0.25, "tenth_of_data": 0.1}
 
@@ -189,11 +190,11 @@ def test_runs_of_paper_are_as_many_as_preregistered(paper):
     seeds = {}
     for config in planned(paper):
         seeds.setdefault(config.arm, []).append(config.seed)
-    expected = dict.fromkeys(BOTH, 20) | dict.fromkeys(CONTROLS, 10)
+    expected = dict.fromkeys(BOTH, 20) | dict.fromkeys(CONTROLS, 10) | dict.fromkeys(PLACEMENT, 5)
     expected |= {f"{arm}__other_winner": 10 for arm in BOTH} | {"se_resnet18_r4": 5, "se_resnet18_r32": 5}
     expected |= {f"{arm}__{variant}": 5 for variant in LENGTHS | FRACTIONS for arm in BOTH}
     assert seeds == {arm: list(range(count)) for arm, count in expected.items()}
-    assert len(paper.runs) == 24 + 170
+    assert len(paper.runs) == 24 + 180
     assert paper.awaiting == ()
 
 
@@ -204,6 +205,7 @@ def test_stages_of_paper_come_in_the_preregistered_order(paper):
         *BOTH,
         *(f"{arm}__other_winner" for arm in BOTH),
         *CONTROLS,
+        *PLACEMENT,
         *("se_resnet18_r4", "se_resnet18_r32"),
         *(f"{arm}__{variant}" for variant in LENGTHS | FRACTIONS for arm in BOTH),
     ]
@@ -214,7 +216,7 @@ def test_seeds_of_the_tuning_of_paper_are_used_nowhere_else(paper):
 
 
 def test_arms_of_paper_take_the_preregistered_winners(paper):
-    own = dict.fromkeys(["resnet18", *CONTROLS, "se_resnet18__other_winner"], WINNERS["resnet18"])
+    own = dict.fromkeys(["resnet18", *CONTROLS, *PLACEMENT, "se_resnet18__other_winner"], WINNERS["resnet18"])
     own |= dict.fromkeys(
         ["se_resnet18", "se_resnet18_r4", "se_resnet18_r32", "resnet18__other_winner"], WINNERS["se_resnet18"]
     )
@@ -251,7 +253,7 @@ def plain_arms(study, seed):
 
 def test_all_arms_of_paper_start_with_equal_shared_weights(paper):
     models = {arm: build_model(config, 10) for arm, config in plain_arms(paper, seed=3).items()}
-    assert len(models) == 8
+    assert len(models) == 10
     baseline = models["resnet18"].state_dict()
     for arm, model in models.items():
         values = model.state_dict()
@@ -271,7 +273,7 @@ def test_all_arms_of_paper_see_equal_batches(paper, dataset):
             order, top, left, flip = plan.step(step)
             digest.update(crop_and_flip(padded, order % len(padded), top, left, flip).numpy().tobytes())
         digests[arm] = digest.hexdigest()
-    assert len(digests) == 8 and len(set(digests.values())) == 1
+    assert len(digests) == 10 and len(set(digests.values())) == 1
     other = plan_epoch(plain_arms(paper, seed=4)["resnet18"], 1, 50_000)
     assert not torch.equal(other.order, plan.order)
 
