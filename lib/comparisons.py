@@ -7,6 +7,8 @@ from lib.statistics import benjamini_hochberg, holm, paired_comparison
 from lib.study import stage_label
 
 CONTROLS = "controls"  # the stage whose arms are held against both primary arms
+PLACEMENT = "placement"  # the stage whose arms take the effect of the gate on the skip path apart
+LITERAL = "se_skip_resnet18"  # the gate on the skip path
 
 
 def paired_values(runs, arm, baseline, outcome="test_accuracy"):
@@ -54,6 +56,13 @@ def control_table(study, runs):
         arm = next((stage_label(stage, arm) for stage in study.stages if stage.winner == "other"), arm)
     pairs = [(control, study.baseline) for control in controls] + [(arm, control) for control in controls]
     return comparison_table(runs, pairs, holm)
+
+
+def placement_table(study, runs):
+    """What a gate on the skip path owes to what: each arm of the stage − baseline, LITERAL − each; exploratory."""
+    arms = [arm for stage in study.stages if stage.name == PLACEMENT for arm in stage.arms]
+    pairs = [(arm, study.baseline) for arm in arms] + [(LITERAL, arm) for arm in arms]
+    return comparison_table(runs, pairs)
 
 
 def winners_differ(study):

@@ -98,6 +98,8 @@ def mark_zero(axis, along="x", band=False):
     line(0, color="0.4", linewidth=0.8, linestyle="--", zorder=0)
     if band:
         span(-SMALLEST_EFFECT_PP, SMALLEST_EFFECT_PP, color="0.92", linewidth=0, zorder=-1)
+        for edge in (-SMALLEST_EFFECT_PP, SMALLEST_EFFECT_PP):  # seen in print, where the band is pale
+            line(edge, color="0.7", linewidth=0.5, zorder=-1)
 
 
 def draw_differences(axis, table, rows, **style):

@@ -4,27 +4,38 @@ import io
 
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager, get_data_path
 from matplotlib import pyplot as plt
+from matplotlib.colors import TwoSlopeNorm
+from scipy import stats
 
+from lib.behavioursentences import gate_rows
 from lib.comparisons import paired_values
-from lib.figures import TEXT, arm_colours, draw_differences, mark_zero, name_rows, use_style
-from lib.runs import atomic_write, load_runs
+from lib.comparisonsentences import smallest_adjusted_p
+from lib.data import CLASSES
+from lib.figures import TEXT, arm_colours, draw_differences, mark_zero, use_style
+from lib.runs import atomic_write, load_logit_stack, load_runs
+from lib.statistics import ALPHA, confusion_percent
 from lib.wording import comparison_name
 
+TEXT_FONT = f"{get_data_path()}/fonts/ttf/STIXGeneral.ttf"  # comes with matplotlib; like the text around the figures
 PRINT_WIDTH = 5.5  # inches, of the text
 
 
 def write_figures(study, results, folder):
     """Write effects.pdf and behaviour.pdf, at the size of print, into `folder`; raises StudyError as load_runs does."""
-    use_style()
     pairs = paired_values(load_runs(study), study.arm, study.baseline)
     differences = 100 * (pairs[study.arm] - pairs[study.baseline]).to_numpy()
-    for name, figure in (
-        ("effects", effects_figure(differences, study, results)),
-        ("behaviour", behaviour_figure(study, results)),
-    ):
-        _write_pdf(figure, folder / f"{name}.pdf")
-        plt.close(figure)
+    with plt.rc_context():
+        use_style()
+        font_manager.fontManager.addfont(TEXT_FONT)
+        plt.rcParams["font.family"] = font_manager.FontProperties(fname=TEXT_FONT).get_name()
+        for name, figure in (
+            ("effects", effects_figure(differences, study, results)),
+            ("behaviour", behaviour_figure(study, results, confusion_shifts(study, list(pairs.index)))),
+        ):
+            _write_pdf(figure, folder / f"{name}.pdf")
+            plt.close(figure)
 
 
 def _write_pdf(figure, path):
@@ -37,7 +48,7 @@ def effects_figure(differences, study, results):
     """Differences (pp) in one column: each seed, the intervals of their mean, the controls; beside it the curves."""
     titles = {"curve_length": "epochs", "curve_data": "share of images"}
     curves = {title: pd.DataFrame(results[key]) for key, title in titles.items() if results.get(key)}
-    figure = plt.figure(figsize=(PRINT_WIDTH, 2.15), layout="constrained")
+    figure = plt.figure(figsize=(PRINT_WIDTH, 2.0), layout="constrained")
     grid = figure.add_gridspec(max(1, len(curves)), 1 + bool(curves), width_ratios=[2.2, 1][: 1 + bool(curves)])
     _draw_comparisons(figure.add_subplot(grid[:, 0]), differences, study, results)
     for place, (title, curve) in enumerate(curves.items()):
@@ -66,13 +77,21 @@ def _draw_comparisons(axis, differences, study, results):
         rows = first + np.arange(len(table)) + gap
         draw_differences(axis, table, rows, markersize=3.2)
         places, names = [*places, *rows], [*names, *map(comparison_name, controls)]
-        for row, p in [(first - 0.95, "Holm's p"), *zip(rows, table["p_adjusted"].map("{:.3f}".format), strict=True)]:
-            axis.text(1.02, row, p, transform=axis.get_yaxis_transform(), va="center", fontsize=TEXT["cell"])
+        if smallest_adjusted_p(study, controls) < ALPHA:  # else all of them are large by design
+            _write_p_values(axis, rows, table["p_adjusted"])
         axis.axhline(first - 0.7, color="0.8", linewidth=0.6)
     axis.set_yticks(places, names, fontsize=TEXT["cell"])
     axis.set_ylim(places[-1] + 0.6, -0.8)
     axis.set_xlabel("difference in test accuracy (percentage points)")
     _bare(axis, "left")
+
+
+def _write_p_values(axis, rows, p_values):
+    """Holm's p to the right of each row, under a heading."""
+    beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": TEXT["cell"]}
+    axis.text(1.02, rows[0] - 0.95, "Holm's p", **beside)
+    for row, p in zip(rows, p_values, strict=True):
+        axis.text(1.02, row, f"{p:.3f}", **beside)
 
 
 def _draw_curve(axis, title, curve):
@@ -83,18 +102,32 @@ def _draw_curve(axis, title, curve):
     axis.set_xticks(curve["x"], [f"{x:g}" for x in curve["x"]])
     axis.set_xticks([], minor=True)
     axis.set_xlim(curve["x"].min() / 1.4, curve["x"].max() * 1.4)
-    axis.set(xlabel=title, ylabel="SE − baseline")
+    axis.set(xlabel=title, ylabel="SE − base (pp)")
     _bare(axis)
 
 
-def behaviour_figure(study, results):
-    """By depth the share of gate variance between classes and the accuracy lost with gates; recall by class."""
+def confusion_shifts(study, seeds):
+    """Confusion of SE − baseline in percentage points of the true class, (pairs, classes, classes), from stored logits.
+
+    None without seeds.
+    """
+    if not seeds:
+        return None
+    tables = []
+    for arm in (study.arm, study.baseline):
+        logits, labels = load_logit_stack(study, arm, seeds)
+        tables.append([confusion_percent(run, labels, logits.shape[-1]) for run in logits.argmax(-1)])
+    return np.subtract(*map(np.array, tables))
+
+
+def behaviour_figure(study, results, shifts):
+    """By depth the share of gate variance between classes and the accuracy lost with gates; shifts of confusions."""
     figure, (share_axis, lost_axis, class_axis) = plt.subplots(
-        1, 3, figsize=(PRINT_WIDTH, 1.45), width_ratios=[1, 1.25, 1], layout="constrained"
+        1, 3, figsize=(PRINT_WIDTH, 1.55), width_ratios=[1, 1.2, 1.3], layout="constrained"
     )
-    _draw_class_share(share_axis, [row for row in results.get("gates") or [] if row["arm"] == study.arm])
+    _draw_class_share(share_axis, gate_rows(study, results))
     _draw_lost(lost_axis, results.get("interventions") or [])
-    _draw_classes(class_axis, results.get("recall_by_class") or [])
+    _draw_confusions(class_axis, shifts, CLASSES[study.run(study.baseline, 0).dataset])
     return figure
 
 
@@ -121,21 +154,31 @@ def _draw_lost(axis, rows):
         places = np.arange(1, len(table) + 1) + shift
         axis.vlines(places, table["low_pp"].astype(float), table["high_pp"].astype(float), color=color, linewidth=1)
         axis.plot(places, table["drop_pp"], marker, color=color, markersize=3, label=label)
-    axis.set_yscale("symlog", linthresh=2)
-    axis.yaxis.set_major_formatter("{x:g}")
     axis.set_xticks(range(1, len(blocks) + 1), [block.removeprefix("block") for block in blocks])
     axis.set(xlabel="block", ylabel="accuracy lost (points)")
     axis.legend(loc="upper left", handletextpad=0.2, borderaxespad=0)
     _bare(axis)
 
 
-def _draw_classes(axis, rows):
-    mark_zero(axis)
-    table = pd.DataFrame(rows, columns=["difference_pp", "low_pp", "high_pp"]).astype(float)
-    draw_differences(axis, table, np.arange(len(table)), markersize=3)
-    name_rows(axis, [row["class"] for row in rows])
-    axis.set_xlabel("recall difference (points)")
-    _bare(axis, "left")
+def _draw_confusions(axis, shifts, classes):
+    """Mean shift of each cell; its sign is printed where the interval over pairs, not adjusted, excludes zero."""
+    if shifts is None:
+        axis.set_axis_off()
+        return
+    mean = shifts.mean(0)
+    largest = max(abs(mean).max(), 1e-9)
+    picture = axis.imshow(mean, cmap="PuOr_r", norm=TwoSlopeNorm(0, -largest, largest))
+    if len(shifts) > 1:
+        half = stats.t.isf(0.025, len(shifts) - 1) * shifts.std(0, ddof=1) / len(shifts) ** 0.5
+        for row, column in zip(*np.nonzero(abs(mean) > half), strict=True):
+            sign = "+" if mean[row, column] > 0 else "−"
+            axis.text(column, row, sign, ha="center", va="center", fontsize=7)
+    axis.set_xticks(range(len(classes)), [name[:4] for name in classes], rotation=90)
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set(xlabel="given", ylabel="true")
+    _bare(axis)
+    bar = axis.figure.colorbar(picture, ax=axis, fraction=0.05, pad=0.03)
+    bar.ax.tick_params(labelsize=6)
 
 
 def _bare(axis, *sides):

@@ -1,23 +1,42 @@
 """What the paper says of a study, made from its results.json: macros, a table and figures; no torch."""
 
+from scipy import stats
+
 from lib.errors import StudyError
-from lib.paths import outputs_folder, shown
+from lib.paths import outputs_folder, run_folder, shown
+from lib.reflectionsentences import PUBLISHED_GAIN_PP
 from lib.runs import atomic_write, read_json
-from lib.sentences import environment, hidden_units, is_preregistered, sentences, stage_widths, width_name
+from lib.sentences import sentences
+from lib.statistics import SMALLEST_EFFECT_PP
 from lib.study import load_study
+from lib.studyfacts import environment, hidden_units, is_preregistered, stage_widths, warmup_percent, width_name
 from lib.wording import arm_name, escaped, in_words, p_value, percent, signed, span
 
 REPORTED = ("paper", "laptop")  # the first of these with a complete primary comparison is what the paper reports
 
 
 def reported_study():
-    """The study that the paper reports; raises StudyError where none has finished its primary comparison."""
+    """The study that the paper reports; raises StudyError where none has finished its primary comparison.
+
+    A run that has diverged for good is settled: the comparison is then of the pairs that are left.
+    """
     for name in REPORTED:
         study, results = load_study(name), read_json(outputs_folder(name) / "results.json")
-        planned = max((len(stage.seeds) for stage in study.stages if study.arm in stage.arms), default=0)
-        if results and results["primary"]["n_pairs"] == planned:
+        if results and 0 < results["primary"]["n_pairs"] == _settled_pairs(study):
             return study
     raise StudyError(f"no study has finished its primary comparison yet: ./run_all.sh --study {REPORTED[-1]} does")
+
+
+def _settled_pairs(study):
+    """Finished pairs of the primary comparison; None while a run of it is neither finished nor failed for good."""
+    finished = 0
+    for seed in max((stage.seeds for stage in study.stages if study.arm in stage.arms), key=len, default=()):
+        folders = [run_folder(study.name, arm, seed) for arm in (study.arm, study.baseline)]
+        done = [(folder / "summary.json").exists() for folder in folders]
+        if not all(ready or (folder / "failure.json").exists() for ready, folder in zip(done, folders, strict=True)):
+            return None
+        finished += all(done)
+    return finished
 
 
 def write_report(study, folder):
@@ -36,7 +55,7 @@ def write_report(study, folder):
         folder / "numbers.tex", "\n".join(["% Written by lib/report.py from results.json; not to be edited.", *lines])
     )
     # the rule belongs to the rows: after \input a table cannot take one
-    _write(folder / "table_arms.tex", arms_table(results) + "\n\\bottomrule")
+    _write(folder / "table_arms.tex", arms_table(study, results) + "\n\\bottomrule")
     write_figures(study, results, folder)
 
 
@@ -62,15 +81,16 @@ def _study_facts(study, results):
         "Reduction": config.reduction,
         "Epochs": in_words(config.epochs),
         "BatchSize": config.batch_size,
-        "WarmupShare": f"{100 * config.warmup_epochs / config.epochs:.0f}",
+        "WarmupShare": f"{warmup_percent(config):.0f}",
         "WeightDecay": "weight decay" + ("" if "weight_decay" in study.tuning.grid else f" {config.weight_decay:g}"),
         "Pairs": results["primary"]["n_pairs"],
-        "ControlPairs": max((row["n_pairs"] for row in results.get("controls") or []), default=0),
+        "ControlPairs": in_words(max((row["n_pairs"] for row in results.get("controls") or []), default=0)),
         "ProbeImages": f"{config.probe_images:,}",
         "Device": escaped(record.get("device_name", "unknown device")),
         "Precision": escaped(record.get("precision", "unknown precision").replace("bf16", "bfloat16")),
         "SeExtra": extra[study.arm],
         "WideExtra": extra.get("wide_resnet18", "not run"),
+        "FullSizeCases": f"{1 / (2 * stats.norm.sf(PUBLISHED_GAIN_PP / (SMALLEST_EFFECT_PP * 2**0.5))):.0f}",
     }
 
 
@@ -84,7 +104,6 @@ def _primary_numbers(study, results):
         "BothInterval": span(primary["crossed_interval_pp"]),
         "PValue": p_value(primary["p_value"]),
         "TostP": p_value(primary["tost_p"]),
-        "Wins": primary["wins"],
         **{f"Accuracy{name}": percent(arm["test_accuracy_mean"]) for name, arm in arms.items()},
         **{f"Spread{name}": percent(arm["test_accuracy_sd"]) for name, arm in arms.items()},
         "LossDifference": signed(secondary["difference_nats"], 3),
@@ -93,15 +112,20 @@ def _primary_numbers(study, results):
     }
 
 
-def arms_table(results):
-    """Rows of the table of arms: n, accuracy with SD, loss, ECE, corruptions, parameters, multiply-adds, seconds."""
-    lines = []
+def arms_table(study, results):
+    """Rows of the table of arms: n, accuracy with SD, paired difference from the baseline, and what it comes with.
+
+    The difference is over the seeds that an arm shares with the baseline. Then loss, ECE, accuracy on corrupted images,
+    parameters, multiply-adds, seconds.
+    """
+    differences, lines = _differences(study, results), []
     for row in results["all_arms"]:
         spread = "" if row["test_accuracy_sd"] is None else f" $\\pm$ {percent(row['test_accuracy_sd'])}"
         cells = [
             escaped(arm_name(row["arm"])),
             f"{row['n_runs']}",
             percent(row["test_accuracy_mean"]) + spread,
+            "" if row["arm"] == study.baseline else signed(differences.get(row["arm"])),
             f"{row['test_loss_mean']:.3f}",
             percent(row["test_ece_mean"], 1),
             percent(row["corruption_accuracy_mean"], 1),
@@ -111,6 +135,13 @@ def arms_table(results):
         ]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join(lines)
+
+
+def _differences(study, results):
+    """{arm: its mean paired difference from the baseline in points}."""
+    tables = [*(results.get(name) or [] for name in ("controls", "placement", "sensitivity"))]
+    rows = [row for table in tables for row in table if row["reference"] == study.baseline]
+    return {row["arm"]: row["difference_pp"] for row in rows} | {study.arm: results["primary"]["difference_pp"]}
 
 
 def _write(path, text):

@@ -26,6 +26,7 @@ class Study:
     awaiting: tuple = ()
     stages: tuple = ()
     tuning: object = None
+    tuning_default: dict = None  # the cell of the grid that the recipe stands for
     tuning_scores: pd.DataFrame = None
     winners: dict = None  # arm → settings, when the tuning is complete
 
@@ -57,10 +58,10 @@ def load_study(name):
     except StudyError as error:
         raise StudyError(f"{shown(file.path)}: {error}") from None
     scores = tuning_scores(file.name, file.tuning, trials) if trials else None
+    default = _default_cell(file) if trials else None
     winners = None
     if trials and len(scores) == len(trials):
-        default = _config(file, file.baseline, file.baseline, 0, {}).to_dict()
-        winners = choose_winners(file.tuning, scores, {setting: default[setting] for setting in file.tuning.grid})
+        winners = choose_winners(file.tuning, scores, default)
         staged = _staged(file, winners)
     waits = trials and winners is None
     return Study(
@@ -72,9 +73,15 @@ def load_study(name):
         awaiting=staged if waits else (),
         stages=file.stages,
         tuning=file.tuning,
+        tuning_default=default,
         tuning_scores=scores,
         winners=winners,
     )
+
+
+def _default_cell(file):
+    recipe = _config(file, file.baseline, file.baseline, 0, {}).to_dict()
+    return {setting: recipe[setting] for setting in file.tuning.grid}
 
 
 def _staged(file, winners):

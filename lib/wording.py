@@ -2,15 +2,19 @@
 
 import re
 
+from lib.comparisons import LITERAL
 from lib.config import SEPARATOR
 
-LITERAL, STATIC = "se_skip_resnet18", "static_gate_resnet18"
+STATIC, HALF = "static_gate_resnet18", "half_scale_resnet18"
+STATIC_SKIP, HALF_SKIP = "static_gate_skip_resnet18", "half_scale_skip_resnet18"
 ARM_NAMES = {
     "resnet18": "baseline",
     "se_resnet18": "SE",
     LITERAL: "SE on skip",
     STATIC: "static gate",
-    "half_scale_resnet18": "half scale",
+    STATIC_SKIP: "static on skip",
+    HALF: "half scale",
+    HALF_SKIP: "half on skip",
     "wide_resnet18": "wide",
 }
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}
