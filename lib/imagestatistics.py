@@ -5,8 +5,6 @@ Correctness is bool, (n, N): n paired runs on the same N images, row i of both a
 
 import numpy as np
 from scipy import stats
-from sklearn.metrics import confusion_matrix
-from statsmodels.stats.contingency_tables import mcnemar
 
 from lib.statistics import CONFIDENCE, ROUNDING_PP, decide, equivalence_p, mean_interval
 
@@ -54,14 +52,6 @@ def crossed_interval(correct_arm, correct_baseline):
     freedom = max(total**2 / spread, fewest) if spread else fewest
     half_width = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(total / (n * images))
     return [float(mean - half_width), float(mean + half_width)]
-
-
-def mcnemar_p(correct_arm, correct_baseline):
-    """Exact two-sided McNemar p-value of one pair of runs, bool (N,) each; runs must not be pooled into it.
-
-    Raises ValueError for images without a partner.
-    """
-    return float(mcnemar(confusion_matrix(correct_baseline, correct_arm, labels=[False, True]), exact=True).pvalue)
 
 
 def _differences(correct_arm, correct_baseline):

@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from lib.imagestatistics import crossed_interval, image_comparison, mcnemar_p
+from lib.imagestatistics import crossed_interval, image_comparison
 from lib.statistics import decide, equivalence_p, mean_interval
 
 KEYS = ["image_interval_pp", "image_p_value", "image_tost_p", "image_decision"]
@@ -91,7 +91,6 @@ def test_results_are_plain_json():
     arm, baseline = simulated_correctness(np.random.default_rng(0), 3, 40, 0.02, 0.1)
     result = image_comparison(arm, baseline) | {
         "both": crossed_interval(arm, baseline),
-        "p": mcnemar_p(arm[0], baseline[0]),
     }
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     values = [item for value in result.values() for item in (value if isinstance(value, list) else [value])]
@@ -171,27 +170,3 @@ def test_crossed_interval_covers_for_new_seeds_and_new_images(n, seed_spread, im
         low, high = crossed_interval(*simulated_correctness(generator, n, 200, seed_spread, image_spread))
         covered += low <= 0 <= high
     assert covered / studies == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / studies))
-
-
-def test_mcnemar_counts_only_the_images_on_which_the_runs_differ():
-    arm = np.array([1, 1, 1, 0, 1, 1, 0, 0], bool)
-    baseline = np.array([0, 0, 0, 1, 1, 1, 0, 0], bool)
-    assert mcnemar_p(arm, baseline) == mcnemar_p(baseline, arm) == pytest.approx(2 * (1 + 4) / 2**4)
-    assert mcnemar_p(arm[:4], baseline[:4]) == mcnemar_p(arm, baseline)
-
-
-def test_mcnemar_is_a_binomial_test_of_the_flips():
-    arm, baseline = np.random.default_rng(0).random((2, 500)) < [[0.95], [0.85]]
-    gained, lost = int((arm & ~baseline).sum()), int((~arm & baseline).sum())
-    expected = stats.binomtest(gained, gained + lost).pvalue
-    assert mcnemar_p(arm, baseline) == pytest.approx(expected)
-    assert expected < 0.05
-
-
-def test_mcnemar_of_identical_runs_is_one():
-    assert mcnemar_p(np.ones(4, bool), np.ones(4, bool)) == mcnemar_p(np.eye(1, 4)[0] > 0, np.eye(1, 4)[0] > 0) == 1
-
-
-def test_mcnemar_refuses_images_without_a_partner():
-    with pytest.raises(ValueError, match=r"."):
-        mcnemar_p(np.ones(4, bool), np.ones(3, bool))
