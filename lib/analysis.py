@@ -68,6 +68,8 @@ def primary_results(study, runs, correct):
     primary = {
         "arm": study.arm,
         "baseline": study.baseline,
+        "seeds": pairs.index.to_list(),
+        "differences_pp": (100 * (pairs[study.arm] - pairs[study.baseline])).to_list(),
         **paired_comparison(pairs[study.arm], pairs[study.baseline]),
         "image_interval_pp": None,
         "image_p_value": None,

@@ -6,7 +6,7 @@ import pandas as pd
 from lib.paths import outputs_folder
 from lib.statistics import ALPHA
 from lib.studyfacts import COPY
-from lib.wording import effect, excludes_zero, first_names, p_value, percent, signed, span
+from lib.wording import effect, excludes_zero, first_names, p_value, signed, span
 
 NEAR_HALF = 0.05  # gates that have moved less than this from where they start have hardly moved
 NEAR_ONE = 1.1  # ratio of two spreads below which one is hardly the larger
@@ -40,22 +40,22 @@ def classes(study, results):
     if not clear:
         return "Adjusted for ten classes (Benjamini--Hochberg), recall differs in none, with little power for any."
     named = "; ".join(first_names([f"{row['class']}, {effect(row)}, {p_value(row['p_fdr'])}" for row in clear]))
-    return f"Adjusted for ten classes (Benjamini--Hochberg), recall differs for {named}, as no hypothesis had named."
+    return f"Adjusted for ten classes (Benjamini--Hochberg), recall differs for {named}, foreseen by nobody."
 
 
 def confusions(study, results):
-    """The most frequent confusion of either arm, and where SE confuses otherwise, from the tables of the analysis."""
+    """The most frequent confusion of either arm, and which answers SE gives more and less often than the baseline."""
     tables = [_confusion(study, arm) for arm in (study.baseline, study.arm)]
     if any(table is None for table in tables):
         return ""
     base, gated = (table.where(~np.eye(len(table), dtype=bool)).stack() for table in tables)
-    said = rf"Both arms take {base.idxmax()[0]} for {base.idxmax()[1]} most often"
+    said = f"Both arms most often call a {base.idxmax()[0]} a {base.idxmax()[1]}"
     if base.idxmax() != gated.idxmax():
-        said = rf"The baseline takes {base.idxmax()[0]} for {base.idxmax()[1]} most often, SE {gated.idxmax()[0]} for "
+        said = f"The baseline most often calls a {base.idxmax()[0]} a {base.idxmax()[1]}, SE a {gated.idxmax()[0]} a "
         said += gated.idxmax()[1]
-    said += rf" ({base.max():.1f} and {gated.max():.1f}\,\% of the class)"
-    (true, given), shift = (gated - base).abs().idxmax(), gated - base
-    return f"{said}; the largest shift is {true} for {given}, {signed(shift[true, given], 1)} points."
+    answers = (tables[1] - tables[0]).mean()  # classes are equally frequent: points of all images
+    shifts = " and ".join(f"{name} ({signed(answers[name])})" for name in (answers.idxmax(), answers.idxmin()))
+    return rf"{said} ({base.max():.1f} and {gated.max():.1f}\,\%). SE changes most how often it answers {shifts}."
 
 
 def _confusion(study, arm):
@@ -84,10 +84,7 @@ def calibration(study, results):
     points = {"difference_pp": 100 * row["difference"], "low_pp": low, "high_pp": high}
     better = "better" if row["difference"] < 0 else "worse"
     reading = f"SE is {better} calibrated" if excludes_zero(points) else "no difference is resolved"
-    return (
-        rf"The expected calibration error is {percent(row['baseline'], 1)}\,\% for the baseline and "
-        rf"{percent(row['arm'], 1)}\,\% for SE, {effect(points)}: {reading}."
-    )
+    return f"The calibration error (Table~\\ref{{tab:arms}}) differs by {effect(points)}: {reading}."
 
 
 def corruption(study, results):

@@ -21,6 +21,7 @@ from lib.wording import (
 )
 
 WEAK_CORRELATION = 0.3
+FEW, MANY_PAIRS = 3, 8  # the share of the FEW most extreme pairs is told where there are this many
 UNEQUAL = 1.5  # ratio of two intervals from which one counts as the larger
 DECISIONS = {  # of the primary comparison, as the end of a sentence
     "superior": "SE improves accuracy, by an estimate large enough to matter",
@@ -59,13 +60,17 @@ def images(study, results):
 
 
 def shape(study, results):
-    """Wins, and the interval that does without normality."""
+    """Wins, how much of the spread a few pairs make, and the interval that does without normality."""
     primary = results["primary"]
     if primary["seed_interval_pp"] is None:
         return ""
+    squares = np.sort((np.array(primary["differences_pp"]) - np.mean(primary["differences_pp"])) ** 2)
+    wide = ""
+    if len(squares) >= MANY_PAIRS and squares.any():
+        wide = rf"{in_words(FEW)} pairs make {100 * squares[-FEW:].sum() / squares.sum():.0f}\,\% of the variance, and "
     return (
-        f"SE wins {primary['wins']} of {primary['n_pairs']} pairs ({p_value(primary['win_p'])}); without normality the "
-        f"bootstrap interval is {span(primary['bootstrap_interval_pp'])}."
+        f"SE wins {primary['wins']} of {primary['n_pairs']} pairs ({p_value(primary['win_p'])}); {wide}the bootstrap "
+        f"interval is {span(primary['bootstrap_interval_pp'])}."
     )
 
 
@@ -161,10 +166,10 @@ def curves(study, results):
         return "Other training lengths and amounts of data have not been run."
     clear = [row for row in points if excludes_zero(row)]
     said = f"{_gains(length, 'Training for {first} to {last} epochs takes the baseline from {low} to {high}')}"
-    said += f"{_gains(data, 'equal updates on {first} to {last} of the images from {low} to {high}')}"
+    said += f"{_gains(data, 'more images, from {first} to {last} of all with equal updates, from {low} to {high}')}"
     where = "Along both (Figure~\\ref{fig:effects}, right)"
     if not clear:
-        return f"{said}{where} none of {len(points)} intervals of SE $-$ baseline excludes zero, with few pairs."
+        return f"{said}{where} none of {len(points)} intervals of SE $-$ baseline excludes zero."
     signs = {row["difference_pp"] > 0 for row in clear}
     ways = "in both directions" if len(signs) == 2 else "for SE" if signs == {True} else "against SE"
     return f"{said}{where} {len(clear)} of {len(points)} intervals of SE $-$ baseline exclude zero, {ways}."

@@ -102,12 +102,9 @@ def _scores(study, results):
         return ""
     base, gated = ("/".join(f"{score:.1f}" for score in best[arm]) for arm in (study.baseline, study.arm))
     gaps = [two - one for one, two in zip(best[study.baseline], best[study.arm], strict=True)]
-    leads = (
-        "the sign of the difference depends on it" if min(gaps) < 0 < max(gaps) else "its sign does not depend on it"
-    )
     return (
-        rf"Along the {first.replace('_', ' ')} the baseline scores {base}\,\%, SE {gated}\,\%: {leads} "
-        f"({', '.join(signed(gap, 1) for gap in gaps)}). "
+        rf"Along the {first.replace('_', ' ')} the baseline scores {base}\,\%, SE {gated}\,\% "
+        f"(SE $-$ baseline {', '.join(signed(gap, 1) for gap in gaps)}). "
     )
 
 
@@ -124,5 +121,5 @@ def _winners(study, results):
         for name, values in grid.items()
         if len(values) > 2 and {cell[name] for cell in winners.values()} & {min(values), max(values)}
     ]
-    edge = ", at the edge of the grid, so that neither is at its best" if ends else ""
+    edge = ", at the edge of the grid: the best may lie beyond" if ends else ""
     return f"{won[0].upper()}{won[1:]}{edge}."

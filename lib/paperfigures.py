@@ -172,7 +172,8 @@ def _draw_confusions(axis, shifts, classes):
         half = stats.t.isf(0.025, len(shifts) - 1) * shifts.std(0, ddof=1) / len(shifts) ** 0.5
         for row, column in zip(*np.nonzero(abs(mean) > half), strict=True):
             sign = "+" if mean[row, column] > 0 else "−"
-            axis.text(column, row, sign, ha="center", va="center", fontsize=7)
+            ink = "white" if abs(mean[row, column]) > largest / 2 else "black"
+            axis.text(column, row, sign, ha="center", va="center", fontsize=7, color=ink)
     axis.set_xticks(range(len(classes)), [name[:4] for name in classes], rotation=90)
     axis.set_yticks(range(len(classes)), classes)
     axis.set(xlabel="given", ylabel="true")

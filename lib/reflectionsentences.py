@@ -92,7 +92,7 @@ def _share_of_halving(study, results):
     if not excludes_zero(half):
         return f"{alone}, which may be nothing, and SE against it {effect(rest)}. "
     if not excludes_zero(rest):
-        return rf"{alone}, and SE less the latter {effect(rest)}: \emph{{halving does the harm, not looking}}. "
+        return rf"{alone}, and SE less the latter {effect(rest)}: \emph{{halving suffices for such harm}}. "
     looking = "wins some of it back" if rest["difference_pp"] > 0 else "loses more"
     return f"{alone}, and SE {looking}, {effect(rest)}. "
 
@@ -139,17 +139,19 @@ def gate_use(study, results):
     )
     if row is None:
         return ""
-    lost = f"fixing all gates costs {accuracy_lost(results)['mean']} points"
-    lost += "" if excludes_zero(row) else ", which may be nothing"
+    needed, lost = excludes_zero(row), f"fixing them costs {accuracy_lost(results)['mean']} points"
     if not hardly_opened(study, results):
-        return f"The gates are in use: they have left the half where they start, and {lost}."
-    half = next((each for each in results.get("controls") or [] if each["reference"] == HALF), None)
-    alike = f", and SE is {'not ' * (not excludes_zero(half))}told from half scale, {effect(half)}" if half else ""
-    return (
-        r"\textbf{The treatment was hardly delivered}: gates have scarcely left the half where they start and where "
-        f"weight decay pulls them{alike}; {lost}. A null is what gates that have not opened would give, whatever they "
-        "do once trained."
+        return f"The gates have left the half where they start, and {lost}{'' if needed else ', which may be nothing'}."
+    moved = (
+        r"\textbf{The gates hardly moved on average}: block means stay near one half, where they start and weight "
+        "decay pulls"
     )
+    half, alike = _control(results, study.arm, HALF), ""
+    if half:
+        alike = f"half scale, trained without, is {'not ' * (not excludes_zero(half))}told from SE, {effect(half)}"
+    if not needed:
+        return f"{moved}, and {lost}, which may be nothing{alike and f'; {alike}'}."
+    return f"{moved}. Yet {lost}: the network relies on them{alike and f', though {alike}'}. Use is not benefit."
 
 
 def cost(study, results):
@@ -170,6 +172,27 @@ def cost(study, results):
             )
             return f"{said}; timed apart, at full width and $r=16$, a training step takes {timed}."
     return f"{said}."
+
+
+def tuning_lesson(study, results):
+    """What the tuning had promised, where the test does not bear it out."""
+    cells = [results["winners"][arm] for arm in (study.baseline, study.arm)]
+    row = next((row for row in results.get("tuning") or [] if cells[0] == cells[1] == _settings(row, cells[0])), None)
+    interval = results["primary"]["seed_interval_pp"]
+    if row is None or interval is None:
+        return ""
+    gap = row[study.arm] - row[study.baseline]
+    seeds, pairs = (in_words(count) for count in (len(study.tuning.seeds), results["primary"]["n_pairs"]))
+    if interval[0] <= gap <= interval[1]:
+        return ""
+    return (
+        f"{seeds[0].upper()}{seeds[1:]} seeds of the tuning had put SE at {signed(gap, 1)} points; {pairs} of the test "
+        f"put it at {signed(results['primary']['difference_pp'])}."
+    )
+
+
+def _settings(row, cell):
+    return {name: row[name] for name in cell}
 
 
 def practice(study, results):

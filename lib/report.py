@@ -85,6 +85,7 @@ def _study_facts(study, results):
         "WeightDecay": "weight decay" + ("" if "weight_decay" in study.tuning.grid else f" {config.weight_decay:g}"),
         "Pairs": results["primary"]["n_pairs"],
         "ControlPairs": in_words(max((row["n_pairs"] for row in results.get("controls") or []), default=0)),
+        "CurvePairs": in_words(max((row["n_pairs"] for row in _curve_rows(results)), default=0)),
         "ProbeImages": f"{config.probe_images:,}",
         "Device": escaped(record.get("device_name", "unknown device")),
         "Precision": escaped(record.get("precision", "unknown precision").replace("bf16", "bfloat16")),
@@ -92,6 +93,10 @@ def _study_facts(study, results):
         "WideExtra": extra.get("wide_resnet18", "not run"),
         "FullSizeCases": f"{1 / (2 * stats.norm.sf(PUBLISHED_GAIN_PP / (SMALLEST_EFFECT_PP * 2**0.5))):.0f}",
     }
+
+
+def _curve_rows(results):
+    return [row for name in ("curve_length", "curve_data") for row in results.get(name) or []]
 
 
 def _primary_numbers(study, results):

@@ -34,6 +34,7 @@ SENTENCES = {
     "published": reflection.published,
     "mechanism": reflection.mechanism,
     "gateUse": reflection.gate_use,
+    "tuningLesson": reflection.tuning_lesson,
     "cost": reflection.cost,
     "practice": reflection.practice,
     "scale": reflection.scale,

@@ -17,7 +17,7 @@ ARM_NAMES = {
     HALF_SKIP: "half on skip",
     "wide_resnet18": "wide",
 }
-COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}
+COUNTS = dict(enumerate(("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), start=2))
 MOST_NAMED = 3  # of differences in one sentence; the figures show all
 
 

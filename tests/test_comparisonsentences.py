@@ -47,9 +47,13 @@ def test_both_uncertainties_are_compared(changes, words):
 def test_wins_come_with_their_test_and_an_interval_that_needs_no_normality():
     study, results = committed()
     results["primary"] |= {"wins": 3, "n_pairs": 4, "win_p": 0.625, "bootstrap_interval_pp": [-1, 2]}
-    assert shape(study, results) == (
-        "SE wins 3 of 4 pairs ($p=0.625$); without normality the bootstrap interval is $-1.00$ to $+2.00$."
-    )
+    results["primary"]["differences_pp"] = [1, 2, 3, -1]
+    said = "SE wins 3 of 4 pairs ($p=0.625$); {}the bootstrap interval is $-1.00$ to $+2.00$."
+    assert shape(study, results) == said.format("")
+    results["primary"] |= {"differences_pp": [0, 0, 0, 0, 0, 0, 1, -1], "n_pairs": 8}
+    assert r"three pairs make 100\,\% of the variance" in shape(study, results)
+    results["primary"]["differences_pp"] = [1, -1] * 4
+    assert r"three pairs make 38\,\% of the variance" in shape(study, results)
 
 
 def test_the_pairs_that_would_be_needed_are_told_where_there_are_too_few():

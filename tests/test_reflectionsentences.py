@@ -15,6 +15,7 @@ from lib.reflectionsentences import (
     published,
     scale,
     skip,
+    tuning_lesson,
 )
 from lib.wording import HALF_SKIP, STATIC_SKIP
 
@@ -48,7 +49,7 @@ def test_the_literal_reading_follows_its_interval():
     ("half", "rest", "words"),
     [
         ((-1, 1), (-1, 1), "which may be nothing"),
-        ((-3, -2), (-1, 1), "halving does the harm"),
+        ((-3, -2), (-1, 1), "halving suffices"),
         ((-3, -2), (0.5, 1), "SE wins some of it back"),
         ((-3, -2), (-1, -0.5), "SE loses more"),
     ],
@@ -61,7 +62,7 @@ def test_the_loss_on_the_skip_path_is_taken_apart(half, rest, words):
     for row, interval in zip(rows, (half, half, rest), strict=True):
         set_interval([row], *interval)
     assert words in literal(study, results | {"placement": rows})
-    assert ("halving" in skip(study, results | {"placement": rows})) == ("halving" in words)
+    assert ("halving that path" in skip(study, results | {"placement": rows})) == ("halving" in words)
     assert "No arm halves the skip path alone" in literal(study, results | {"placement": []})
 
 
@@ -89,13 +90,24 @@ def test_what_was_delivered_follows_the_gates():
         row |= {"mean": 0.5, "sd_images": 0.01}
     lost = next(row for row in results["interventions"] if (row["intervention"], row["block"]) == ("mean", "all"))
     half = next(row for row in results["controls"] if row["reference"] == "half_scale_resnet18")
-    for low, nothing, told in ((-1, "may be nothing", "not told from"), (0.1, "points. A null", "is told from")):
+    for low, use, told in ((-1, "may be nothing", "not told from"), (0.1, "Use is not benefit", "is told from")):
         for row in (lost, half):
             row["low_pp"], row["high_pp"] = low, 2
         said = gate_use(study, results)
-        assert "hardly delivered" in said and nothing in said and told in said
+        assert "hardly moved" in said and use in said and told in said
     rows[0]["mean"] = 0.9
-    assert "hardly" not in gate_use(study, results) and "in use" in gate_use(study, results)
+    assert "hardly" not in gate_use(study, results) and "have left the half" in gate_use(study, results)
+
+
+@pytest.mark.parametrize(("interval", "told"), [([-0.5, 0.5], True), ([-0.5, 2.0], False)])
+def test_the_tuning_is_held_against_the_test_where_they_disagree(interval, told):
+    study, results = committed()
+    results["winners"] = {arm: {"learning_rate": 0.2} for arm in (study.baseline, study.arm)}
+    results["tuning"] = [{"learning_rate": 0.2, study.baseline: 60.0, study.arm: 61.5}]
+    results["primary"] |= {"seed_interval_pp": interval, "difference_pp": 0.0}
+    assert ("Two seeds of the tuning had put SE at $+1.5$ points" in tuning_lesson(study, results)) == told
+    results["winners"][study.arm] = {"learning_rate": 0.1}
+    assert tuning_lesson(study, results) == ""
 
 
 def test_the_price_names_what_was_timed_on_the_same_device():
