@@ -165,8 +165,10 @@ def curves(study, results):
     if not points:
         return "Other training lengths and amounts of data have not been run."
     clear = [row for row in points if excludes_zero(row)]
-    said = f"{_gains(length, 'Training for {first} to {last} epochs takes the baseline from {low} to {high}')}"
-    said += f"{_gains(data, 'more images, from {first} to {last} of all with equal updates, from {low} to {high}')}"
+    said = _gains(length, r"Training for {first} to {last} epochs takes the baseline from {low} to {high}\,\%. ")
+    said += _gains(
+        data, r"On {first} to {last}\,\% of the images, with equal updates, it gets {low} to {high}\,\%. ", 0.01
+    )
     where = "Along both (Figure~\\ref{fig:effects}, right)"
     if not clear:
         return f"{said}{where} none of {len(points)} intervals of SE $-$ baseline excludes zero."
@@ -175,11 +177,13 @@ def curves(study, results):
     return f"{said}{where} {len(clear)} of {len(points)} intervals of SE $-$ baseline exclude zero, {ways}."
 
 
-def _gains(rows, wording):
-    """A sentence on the baseline's accuracy (percent) along a curve, empty for a curve without two points."""
+def _gains(rows, wording, unit=1):
+    """A sentence on the baseline's accuracy (percent) from the first to the last point of a curve, if there are two.
+
+    unit: what the points are told in, 1 for their own values and 0.01 for percent.
+    """
     if len(rows) < 2:
         return ""
-    first, last = rows[0], rows[-1]
-    shown = {"first": f"{first['x']:g}", "last": f"{last['x']:g}"}
-    said = wording.format(low=f"{first['accuracy_baseline']:.1f}", high=f"{last['accuracy_baseline']:.1f}", **shown)
-    return rf"{said[0].upper()}{said[1:]}\,\%. "
+    first, last = (f"{row['x'] / unit:g}" for row in (rows[0], rows[-1]))
+    low, high = (f"{row['accuracy_baseline']:.1f}" for row in (rows[0], rows[-1]))
+    return wording.format(first=first, last=last, low=low, high=high)

@@ -50,6 +50,7 @@ def effects_figure(differences, study, results):
     curves = {title: pd.DataFrame(results[key]) for key, title in titles.items() if results.get(key)}
     figure = plt.figure(figsize=(PRINT_WIDTH, 2.0), layout="constrained")
     grid = figure.add_gridspec(max(1, len(curves)), 1 + bool(curves), width_ratios=[2.2, 1][: 1 + bool(curves)])
+    figure.get_layout_engine().set(wspace=0.08)
     _draw_comparisons(figure.add_subplot(grid[:, 0]), differences, study, results)
     for place, (title, curve) in enumerate(curves.items()):
         _draw_curve(figure.add_subplot(grid[place, 1]), title, curve)
