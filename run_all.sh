@@ -5,7 +5,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
     cat <<'END'
-Usage: ./run_all.sh [--study NAME] [--jobs N] [--time-budget MINUTES] [--dry-run]
+Usage: ./run_all.sh [--study NAME] [--engine local|slurm] [--jobs N] [--time-budget MINUTES] [--dry-run]
        ./run_all.sh test
        ./run_all.sh --help
 
@@ -15,7 +15,10 @@ figures, tables and HTML to outputs/<study>/, and the paper to report/paper.pdf.
   --study NAME           smoke (two minutes, no images needed), laptop (an hour or two on a CPU), paper (a GPU), or a .yaml
                          file of your own; without it paper where there is a GPU, else laptop, and smoke where CIFAR-10
                          is neither in data/ nor to be downloaded. benchmark is no study: it measures the training's speed
-  --jobs N               runs at a time (default: two on a CPU, and as many on each GPU as measured to be fastest)
+  --engine slurm         train on a SLURM cluster, a run a job with one GPU where there are any; to be started where
+                         sbatch is, which takes its SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT and the like
+  --jobs N               runs at a time (default: two on a CPU, and as many on each GPU as measured to be fastest; with
+                         SLURM as many as it allows)
   --time-budget MINUTES  start no run that would not finish in time
   --dry-run              list the missing runs and the time they would take
   test                   run all tests; further words go to pytest
@@ -73,15 +76,34 @@ set_up() {
     stamp >.venv/complete
 }
 
-# The paper needs TeX. Where it is missing, root on Debian or Ubuntu gets it; others are told what to install.
-set_up_tex() {
-    if command -v latexmk >/dev/null && command -v pdfinfo >/dev/null; then return; fi
-    if [ "$EUID" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
-    echo "installing TeX for the paper (once) …"
+# What pip cannot install. Where a program is missing, root on Debian or Ubuntu gets its packages; others are told what to
+# install, or see the tests skip that need it.
+set_up_system() {
+    local what=$1 programs=$2 packages=$3 program missing=""
+    for program in $programs; do
+        if ! command -v "$program" >/dev/null; then missing=$program; fi
+    done
+    if [ -z "$missing" ] || [ "$EUID" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
+    echo "installing $what (once) …"
     export DEBIAN_FRONTEND=noninteractive
-    { apt-get update && apt-get install -y --no-install-recommends texlive-latex-base texlive-latex-recommended \
-        texlive-fonts-recommended latexmk poppler-utils; } >"$root/.tex.log" 2>&1 || return 0
-    rm -f "$root/.tex.log"
+    # shellcheck disable=SC2086 # packages are several words
+    { apt-get update && apt-get install -y --no-install-recommends $packages; } >"$root/.system.log" 2>&1 || return 0
+    rm -f "$root/.system.log"
+}
+
+set_up_slurm() {
+    if "$root/.venv/bin/python" -c 'import submitit' 2>/dev/null; then return; fi
+    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root[slurm]" ||
+        fail "submitit, which --engine slurm needs, could not be installed; pip's message is above"
+}
+
+set_up_tex() {
+    set_up_system "TeX for the paper" "latexmk pdfinfo" \
+        "texlive-latex-base texlive-latex-recommended texlive-fonts-recommended latexmk poppler-utils"
+}
+
+set_up_test_programs() {
+    set_up_system "Chromium and SLURM for the tests" "chromium slurmctld munged" "chromium slurm-wlm munge"
 }
 
 case "${1:-}" in
@@ -92,11 +114,14 @@ test)
     shift
     (set_up)
     (set_up_tex)
+    (set_up_test_programs)
+    (set_up_slurm)
     cd "$root"
-    exec .venv/bin/python -m pytest "$@"
+    exec .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup "$@"
     ;;
 *)
     (set_up)
+    case " $* " in *" --engine slurm "* | *" --engine=slurm "*) (set_up_slurm) ;; esac
     case " $* " in
     *" smoke "* | *" benchmark "* | *" --dry-run "*) ;;
     *) (set_up_tex) ;;

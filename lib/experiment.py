@@ -1,5 +1,6 @@
 """One run from its config to a complete run folder: train, checkpoint, resume, test once, summarise."""
 
+import copy
 import csv
 import datetime
 import hashlib
@@ -25,7 +26,7 @@ def execute_run(config, dataset, folder, on_epoch=None, checkpoint_seconds=CHECK
 
     config: RunConfig; dataset: Dataset; folder: where the run lives; on_epoch(rows): called after each epoch, and once
     before the first, with all rows of metrics so far. Raises StudyError for a run that fails or cannot be saved, and
-    when another process works on the same folder.
+    when another process works on the same folder. KeyboardInterrupt passes through when the last whole epoch is saved.
     """
     with lock(folder, f"{config.arm} seed {config.seed}"):
         for left in folder.glob("*.partial-*"):  # by a process that was killed
@@ -82,24 +83,34 @@ def _train_and_test(config, dataset, folder, on_epoch, checkpoint_seconds):
 
 
 def _train(config, folder, trainer, rows, identity, on_epoch, checkpoint_seconds):
-    """Train the epochs that are left; `rows` gets a row of metrics for each."""
-    saved = time.perf_counter()
-    while trainer.epoch < config.epochs:
-        rows.append(trainer.train_epoch())
-        _write_metrics(folder, rows)
-        if time.perf_counter() - saved >= checkpoint_seconds or trainer.epoch == config.epochs:
-            _save_checkpoint(folder, trainer, rows, identity)
-            saved = time.perf_counter()
-        on_epoch(rows)
+    """Train the epochs that are left; `rows` gets a row of metrics for each.
+
+    A person who interrupts loses the current epoch only: the state before it, kept in memory, becomes the checkpoint.
+    """
+    saved, unsaved = time.perf_counter(), None
+    try:
+        while trainer.epoch < config.epochs:
+            rows.append(trainer.train_epoch())
+            _write_metrics(folder, rows)
+            if time.perf_counter() - saved >= checkpoint_seconds or trainer.epoch == config.epochs:
+                _save_checkpoint(folder, trainer.state(), rows, identity)
+                saved, unsaved = time.perf_counter(), None
+            else:
+                unsaved = copy.deepcopy((trainer.state(), rows))  # the next epoch changes both in place
+            on_epoch(rows)
+    except KeyboardInterrupt:
+        if unsaved:
+            _save_checkpoint(folder, *unsaved, identity)
+        raise
 
 
 def _now():
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _save_checkpoint(folder, trainer, rows, identity):
+def _save_checkpoint(folder, state, rows, identity):
     buffer = io.BytesIO()
-    torch.save({"identity": identity, "rows": rows, "trainer": trainer.state()}, buffer)
+    torch.save({"identity": identity, "rows": rows, "trainer": state}, buffer)
     content = buffer.getvalue()
     atomic_write(folder / "checkpoint.pt", lambda file: file.write(hashlib.sha256(content).digest() + content))
 

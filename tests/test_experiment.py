@@ -270,6 +270,9 @@ def results(folder):
     }
 
 
+@pytest.mark.fault(
+    "a run cut short at each step of its evaluation", "it is evaluated again from its last epoch, with the same results"
+)
 @pytest.mark.parametrize("step", ["corruption_scores", "_evaluate_lossless", "_save_gates", "interventions"])
 def test_killed_evaluation_is_repeated_from_the_last_epoch(
     tmp_path, monkeypatch, make_config, dataset, whole, expected_hash, step
@@ -326,6 +329,41 @@ def test_run_interrupted_before_its_first_checkpoint_starts_over(tmp_path, make_
     assert [row["epoch"] for row in read_metrics(tmp_path)] == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("steps", [3, 8])  # of three an epoch
+def test_a_person_who_interrupts_loses_the_current_epoch_only(
+    tmp_path, monkeypatch, make_config, dataset, expected_hash, whole, steps
+):
+    taken, step = [], Trainer._step
+
+    def interrupted_step(self):
+        step(self)
+        taken.append(1)
+        if len(taken) == steps:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_step", interrupted_step)
+        execute_run(make_config(), dataset, tmp_path, checkpoint_seconds=1000)
+    resumed_with = []
+    summary = execute_run(make_config(), dataset, tmp_path, lambda rows: resumed_with.append(len(rows)))
+    assert resumed_with[0] == (steps - 1) // 3
+    assert summary["logits_sha256"] == expected_hash
+    assert results(tmp_path) == results(whole)
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == ["1", "2", "3"]
+
+
+def test_an_interruption_between_two_epochs_loses_nothing(tmp_path, make_config, dataset, expected_hash):
+    def stop(rows):
+        if len(rows) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute_run(make_config(), dataset, tmp_path, stop, checkpoint_seconds=1000)
+    trained = read_metrics(tmp_path)
+    assert execute_run(make_config(), dataset, tmp_path)["logits_sha256"] == expected_hash
+    assert read_metrics(tmp_path)[:2] == trained  # their times too: they were not trained again
+
+
 CHILD = """
 import sys, time
 from pathlib import Path
@@ -336,6 +374,10 @@ execute_run(config, tiny_dataset(), folder, lambda rows: time.sleep(0.5), checkp
 """
 
 
+@pytest.mark.fault(
+    "kill -9 of a training, while a second one asks for the same run",
+    "the second is refused in one line; afterwards the run goes on and ends with the same logits",
+)
 def test_killed_run_resumes_and_ends_like_an_uninterrupted_one(tmp_path, make_config, dataset, expected_hash):
     folder = tmp_path / "seed-00"
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
@@ -368,6 +410,10 @@ def flip_a_bit(share):
     return damage
 
 
+@pytest.mark.fault(
+    "a checkpoint that is empty, truncated, foreign or has one wrong bit",
+    "the run starts over and ends with the same logits",
+)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -420,6 +466,9 @@ def test_checkpoint_in_another_precision_is_ignored(tmp_path, monkeypatch, make_
     assert resumed["logits_sha256"] == reference["logits_sha256"]
 
 
+@pytest.mark.fault(
+    "parts of files and checkpoints left in a run folder by a killed process", "the next start removes them"
+)
 @pytest.mark.parametrize("left", ["checkpoint.pt", "checkpoint.pt.partial-99999", "summary.json.partial-99999"])
 def test_what_a_killed_process_left_is_cleared_away(tmp_path, make_config, dataset, whole, left):
     for name, state in (("complete", whole), ("cut", None)):
@@ -454,6 +503,10 @@ def test_more_validation_images_than_images_are_refused(tmp_path, make_config, d
         execute_run(make_config(validation_images=120, train_fraction=0.5, batch_size=16), dataset, tmp_path)
 
 
+@pytest.mark.fault(
+    "a disk that is full when the checkpoint is saved",
+    "the run ends in one line; no part of a file is left, and it does not count as complete",
+)
 def test_full_disk_ends_the_run_in_one_line(small_disk, make_config, dataset):
     with pytest.raises(StudyError, match=r"cannot write .*checkpoint\.pt.*free space or set STUDY_OUTPUTS") as caught:
         execute_run(make_config(), dataset, small_disk / "seed-00", checkpoint_seconds=0)

@@ -1,6 +1,7 @@
 """The launcher of notebooks, and the notebooks themselves as files."""
 
 import ast
+import time
 
 import nbformat
 import pytest
@@ -9,6 +10,7 @@ from nbclient import NotebookClient
 from lib.errors import StudyError
 from lib.notebooks import NotebookProcess, check_parameters
 from lib.paths import NOTEBOOKS
+from lib.runs import lock
 
 TEMPLATES = sorted(NOTEBOOKS.glob("*.ipynb"))
 
@@ -60,10 +62,10 @@ def test_analysis_does_not_import_torch():
     import subprocess
     import sys
 
-    modules = "lib.analysis, lib.data, lib.figures, lib.html, lib.runs, lib.statistics, lib.study"
+    modules = "lib.analysis, lib.data, lib.explore, lib.figures, lib.html, lib.runs, lib.statistics, lib.study"
     script = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
-    assert "torch" not in "".join(cell.source for cell in code_cells(NOTEBOOKS / "analysis.ipynb"))
+    assert "import torch" not in "".join(cell.source for cell in code_cells(NOTEBOOKS / "analysis.ipynb"))
 
 
 def test_misspelt_parameter_is_refused_before_launch(tmp_path):
@@ -102,3 +104,96 @@ def test_by_hand_from_the_notebooks_folder_a_bar_and_a_curve_are_shown(monkeypat
     assert "image/png" in kinds
     printed = "".join(output.get("text", "") for output in training.outputs)
     assert "3/3" in printed and "epoch   1 of 3" not in printed
+
+
+def notebook_of(path, code):
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), path)
+    return path
+
+
+RAISED = {
+    "assert False": "AssertionError",
+    "raise ValueError('one\\ntwo: three')": "ValueError: one two: three",
+    "print('OSError: only said')\nraise KeyError": "KeyError",
+    "raise SystemExit(3)": "SystemExit: 3",
+    "from lib.errors import StudyError\nraise StudyError('this is wrong: do that')": "this is wrong: do that",
+}
+
+
+@pytest.mark.fault("a notebook that raises", "its own error is told in one line, and no executed notebook is left")
+def test_what_a_notebook_raises_is_told_in_one_line(tmp_path):
+    running = {}
+    for number, code in enumerate(RAISED):
+        template = notebook_of(tmp_path / f"{number}.ipynb", code)
+        output = tmp_path / "out" / template.name
+        running[code] = NotebookProcess(template, output, tmp_path / f"{number}.log", {})
+    for code, process in running.items():
+        with pytest.raises(StudyError) as caught:
+            process.wait()
+        assert str(caught.value) == f"{process.output.name} failed: {RAISED[code]} (log: {process.log})"
+        assert not process.output.exists()
+
+
+@pytest.mark.fault(
+    "kill -9 of the kernel of a notebook", "one line says that it was killed; no executed notebook is left"
+)
+def test_a_kernel_that_dies_is_told_in_one_line(tmp_path):
+    template = notebook_of(tmp_path / "a.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    process = NotebookProcess(template, tmp_path / "out" / "a.ipynb", tmp_path / "log", {})
+    with pytest.raises(StudyError, match="its process was killed, perhaps for want of memory") as caught:
+        process.wait()
+    assert "\n" not in str(caught.value) and not process.output.exists()
+
+
+@pytest.mark.fault(
+    "kill -9 of the process that executes a notebook",
+    "one line says that it was killed, no executed notebook is left, and its kernel ends too",
+)
+def test_a_killed_execution_is_told_in_one_line_and_leaves_no_kernel(tmp_path):
+    held = tmp_path / "held"
+    template = notebook_of(tmp_path / "a.ipynb", HOLD.format(str(held)))
+    process = NotebookProcess(template, tmp_path / "out.ipynb", held / "log", {})
+    wait_until((held / "taken").exists)
+    with pytest.raises(StudyError, match="already being worked on"), lock(held, "the folder"):
+        pass
+    process.process.kill()
+    with pytest.raises(StudyError, match="its process was killed, perhaps for want of memory") as caught:
+        process.wait()
+    assert "\n" not in str(caught.value) and not process.output.exists()
+    wait_until(lambda: is_free(held))
+
+
+HOLD = """
+import pathlib, time
+from lib.runs import lock
+folder = pathlib.Path({!r})
+with lock(folder, "the folder"):
+    (folder / "taken").touch()
+    time.sleep(600)
+"""
+
+
+def wait_until(true, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_free(folder):
+    """Whether the process that held the lock of this folder has ended."""
+    try:
+        with lock(folder, "the folder"):
+            return True
+    except StudyError:
+        return False
+
+
+def test_an_error_of_an_earlier_execution_is_not_taken_for_this_one(tmp_path):
+    template, output = notebook_of(tmp_path / "a.ipynb", "raise KeyError('earlier')"), tmp_path / "out.ipynb"
+    with pytest.raises(StudyError, match="KeyError: 'earlier'"):
+        NotebookProcess(template, output, tmp_path / "log", {}).wait()
+    process = NotebookProcess(template, output, tmp_path / "log", {})
+    process.process.kill()
+    with pytest.raises(StudyError, match="was killed"):
+        process.wait()

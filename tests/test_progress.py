@@ -1,6 +1,11 @@
-import pytest
+import re
 
-from lib.progress import TrainingProgress
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from lib.errors import StudyError
+from lib.progress import Interrupted, TrainingProgress
 
 ROWS = [
     {"epoch": n, "train_loss": 1.5, "train_accuracy": 0.625, "train_seconds": 60.0, "images_per_second": 1234.5}
@@ -23,3 +28,38 @@ def test_by_hand_a_bar_starts_where_the_run_does(done, monkeypatch, capsys):
     monkeypatch.delenv("STUDY_HEADLESS", raising=False)
     TrainingProgress(epochs=5)(ROWS[:done])
     assert f"{done}/5" in capsys.readouterr().out
+
+
+def test_by_hand_the_bar_says_how_long_is_left_and_what_comes_next(monkeypatch, capsys):
+    monkeypatch.delenv("STUDY_HEADLESS", raising=False)
+    progress = TrainingProgress(epochs=2)
+    progress([])
+    progress(ROWS[:1])
+    assert re.search(r"1/2 epochs, \d\d:\d\d so far, \d\d:\d\d left", capsys.readouterr().out)
+    progress(ROWS)
+    assert capsys.readouterr().out.endswith("trained, now evaluated …\n")
+
+
+def test_a_person_who_interrupts_is_told_what_to_do(monkeypatch, capsys):
+    monkeypatch.delenv("STUDY_HEADLESS", raising=False)
+    with pytest.raises(Interrupted, match="Run this cell again") as caught, TrainingProgress(epochs=5) as progress:
+        progress(ROWS[:1])
+        raise KeyboardInterrupt
+    assert isinstance(caught.value, KeyboardInterrupt) and caught.value.__suppress_context__
+    assert progress.bar.disable  # closed
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), StudyError("wrong")])
+def test_other_errors_pass_unchanged(error):
+    with pytest.raises(type(error)) as caught, TrainingProgress(epochs=5):
+        raise error
+    assert caught.value is error
+
+
+def test_an_interruption_is_one_line_in_a_notebook():
+    cell = "from lib.progress import TrainingProgress\nwith TrainingProgress(5): raise KeyboardInterrupt"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    NotebookClient(notebook, kernel_name="python3", allow_errors=True).execute()
+    (output,) = notebook.cells[0].outputs
+    assert output["output_type"] == "error" and len(output["traceback"]) == 1
+    assert output["traceback"][0].startswith("Stopped. Run this cell again")

@@ -1,7 +1,12 @@
 """The README says what the results say, and its links lead somewhere."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -62,3 +67,36 @@ def test_each_benchmark_is_in_the_readme_as_it_was_measured(path):
 
 def test_there_is_a_benchmark():
     assert BENCHMARKS
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The section of the README on a new architecture."""
+    return README.split("## Add an architecture")[1].split("\n## ")[0]
+
+
+def test_a_new_architecture_by_the_recipe_gets_its_comparison(recipe, tmp_path):
+    checkout = tmp_path / "checkout"
+    for name in ("lib", "notebooks", "report"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "README.md", checkout)
+
+    models = checkout / "lib" / "models.py"
+    function = textwrap.dedent(re.search(r"```python\n(.*?)```", recipe, re.DOTALL)[1])
+    line = re.search(r"give it a line there: `(.*?)`", recipe)[1]
+    above, below = models.read_text().split("ARCHITECTURES = {\n")
+    models.write_text(f"{above}{function}\n\nARCHITECTURES = {{\n    {line}\n{below}")
+    source, copy = re.search(r"Copy `(\S+)` to `(\S+)`", recipe).groups()
+    old, new = re.search(r"put `(\w+)` in the places of `(\w+)`", recipe).groups()[::-1]
+    study = (checkout / source).read_text().replace(old, new)
+    (checkout / copy).write_text(re.sub("title: .*", "title: Another gate", study))
+
+    name = re.search(r"`\./run_all\.sh --study (\w+)`", recipe)[1]
+    command = [sys.executable, "-m", "lib", "--study", name, "--jobs", "2"]
+    environment = {variable: value for variable, value in os.environ.items() if variable != "STUDY_OUTPUTS"}
+    environment |= {"PYTHONPATH": str(checkout)}
+    finished = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, finished.stderr
+    results = json.loads((checkout / "outputs" / name / "results.json").read_text())
+    assert results["primary"]["arm"] == new and results["primary"]["n_pairs"] == 2
+    assert (checkout / "outputs" / name / "html" / "index.html").exists()
