@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from lib.errors import StudyError
 from lib.paths import data_folder, shown
+from lib.runs import atomic_write
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS_CLASSES = tuple("0123456789")
@@ -136,33 +138,46 @@ def _cache(source):
 
 
 def _cached(source, decode):
+    """The images from the cache, or else decoded, by one process at a time, since a download has only one place."""
     path = _cache(source)
-    if path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            fingerprint = str(arrays.pop("fingerprint"))
-            dataset = Dataset(source, CIFAR10_CLASSES, **arrays)
-            if dataset.fingerprint == fingerprint:
-                return dataset
-        except Exception:  # noqa: BLE001 a damaged cache of any kind is only rebuilt
-            pass
-    dataset = decode()
-    _write_cache(path, dataset)
+    dataset = _read_cache(path, source)
+    if dataset is None:
+        with _alone_in_data_folder():
+            dataset = _read_cache(path, source)  # another process may have been at it
+            if dataset is None:
+                dataset = decode()
+                content = {"fingerprint": dataset.fingerprint, **dataset.arrays}
+                atomic_write(path, lambda file: np.savez(file, **content), "free space or set STUDY_DATA")
     return dataset
 
 
-def _write_cache(path, dataset):
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+def _read_cache(path, source):
+    """The images in the cache; None where there is none, or a damaged one."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.savez(file, fingerprint=dataset.fingerprint, **dataset.arrays)
-        partial.replace(path)
-    except OSError as error:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        fingerprint = str(arrays.pop("fingerprint"))
+        dataset = Dataset(source, CIFAR10_CLASSES, **arrays)
+        return dataset if dataset.fingerprint == fingerprint else None
+    except Exception:  # noqa: BLE001 a damaged cache of any kind is only rebuilt
+        return None
+
+
+@contextlib.contextmanager
+def _alone_in_data_folder():
+    """Wait until no other process decodes images there; on a disk without file locks nobody waits."""
+    try:
+        data_folder().mkdir(parents=True, exist_ok=True)
+        handle = os.open(data_folder(), os.O_RDONLY)
+    except OSError:  # whoever goes on to read or write there says what is wrong
+        yield
+        return
+    try:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise StudyError(f"cannot write the decoded images to {shown(path)}: {error.strerror}") from None
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _official_archive():

@@ -1,21 +1,26 @@
 """Execute a notebook through papermill in a process of its own, with checked parameters and a log."""
 
+import atexit
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from lib.config import suggestion
 from lib.errors import DivergedError, StudyError
 from lib.paths import ROOT, shown
+from lib.runs import read_json
 
 ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt)): (.*)$")
 OUR_ERRORS = (StudyError.__name__, DivergedError.__name__)  # their messages need no name before them
+KILLED = "its process was killed, perhaps for want of memory: close other programs, or run fewer at a time (--jobs)"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -37,6 +42,7 @@ class NotebookProcess:
         try:
             for folder in (output.parent, log.parent):
                 folder.mkdir(parents=True, exist_ok=True)
+            self.partial.unlink(missing_ok=True)  # an earlier error is not this one's
             with log.open("w", encoding="utf-8") as file:
                 self.process = subprocess.Popen(
                     command,
@@ -72,12 +78,17 @@ class NotebookProcess:
         return self.process.returncode != 0
 
     def error(self):
-        """The error that ended the notebook, in one line, from its log."""
+        """The error that ended the notebook, in one line: the one that a cell raised, or else the last in the log."""
+        cells = (read_json(self.partial) or {}).get("cells", [])
+        raised = [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
+        if raised:
+            return _one_line(raised[-1]["ename"], raised[-1]["evalue"])
         lines = ANSI.sub("", self.log.read_text(encoding="utf-8", errors="replace")).splitlines()
         for line in reversed(lines):
             if match := ERROR_LINE.match(line.strip()):
-                name, message = match.groups()
-                return message if name in OUR_ERRORS else f"{name}: {message}"
+                return _one_line(*match.groups())
+        if self.process.returncode == -signal.SIGKILL:
+            return KILLED
         if shutil.disk_usage(self.log.parent).free < 2**20:
             return "the disk is full: free space or set STUDY_OUTPUTS"  # the log had no room for its own error
         return f"ended with status {self.process.returncode} and no error in the log"
@@ -87,6 +98,13 @@ class NotebookProcess:
         with contextlib.suppress(ProcessLookupError):
             self.process.terminate()
         self.process.wait()
+
+
+def _one_line(name, message):
+    message = " ".join(message.split())
+    if name == "DeadKernelError":
+        return KILLED
+    return message if name in OUR_ERRORS else f"{name}: {message}" if message else name
 
 
 def check_parameters(template, parameters):
@@ -99,8 +117,24 @@ def check_parameters(template, parameters):
             raise StudyError(f"{shown(template)} has no parameter {name!r}{suggestion(name, known)}")
 
 
+def home_environment():
+    """{"HOME": a folder that ends with this process} where the user's cannot be written, as in containers, else {}.
+
+    Matplotlib and IPython would write warnings with its path into the notebooks.
+    """
+    home = Path(os.environ.get("HOME", ""))
+    return {} if home.is_dir() and os.access(home, os.W_OK) else {"HOME": _temporary_home()}
+
+
+@functools.cache
+def _temporary_home():
+    folder = tempfile.mkdtemp(prefix="study-home-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def _kernel_environment(changes):
-    environment = {**os.environ, "STUDY_HEADLESS": "1"}
+    environment = {**os.environ, **home_environment(), "STUDY_HEADLESS": "1"}
     # Another Jupyter on this machine must not lend its kernel or its matplotlib backend.
     environment["JUPYTER_PATH"] = str(Path(sys.prefix) / "share" / "jupyter")
     environment.pop("MPLBACKEND", None)

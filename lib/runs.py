@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
+import socket
 
 import numpy as np
 import pandas as pd
@@ -16,14 +18,17 @@ ORIGIN_KEYS = ("data_source", "data_fingerprint", "precision")  # equal in all r
 SUMMARY_KEYS = {*ORIGIN_KEYS, "config_hash", "parameters", "train_seconds"}
 
 
-def atomic_write(path, write):
+def atomic_write(path, write, remedy="free space or set STUDY_OUTPUTS"):
     """Make `path` whole or not at all: `write(file)` fills a partial file that then takes its place.
 
-    Raises StudyError where the folder cannot be written or the disk is full.
+    Partial files of `path` that processes killed on this machine have left are removed. Raises StudyError, which ends
+    with the remedy, where the folder cannot be written or the disk is full.
     """
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    mark = f"{path.name}.partial-{socket.gethostname()}-"
+    partial = path.with_name(f"{mark}{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent, mark)
         with partial.open("wb") as file:
             write(file)
             file.flush()
@@ -33,7 +38,25 @@ def atomic_write(path, write):
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         reason = error.strerror or "the system gives no reason"
-        raise StudyError(f"cannot write {shown(path)}: {reason}; free space or set STUDY_OUTPUTS") from None
+        raise StudyError(f"cannot write {shown(path)}: {reason}; {remedy}") from None
+
+
+def _remove_abandoned(folder, mark):
+    """Remove the files named `mark` and a process number whose processes are gone."""
+    for left in folder.iterdir():
+        number = left.name.removeprefix(mark)
+        if left.name.startswith(mark) and number.isdecimal() and not _is_alive(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def write_json(path, values):
@@ -164,12 +187,9 @@ def load_metrics(study):
     for config, folder, _ in finished_runs(study):
         if config.validation_images:
             continue
-        try:
-            table = pd.read_csv(folder / "metrics.csv")
-        except (OSError, ValueError) as error:
-            raise StudyError(
-                f"{shown(folder)}/metrics.csv is damaged ({error}): delete the folder and run again"
-            ) from None
+        table = load_run_table(folder, "metrics.csv")
+        if list(table.get("epoch", ())) != list(range(1, config.epochs + 1)):
+            raise StudyError(f"{shown(folder)}/metrics.csv lacks epochs: delete the folder and run again")
         parts.append(table.assign(arm=config.arm, seed=config.seed))
     if not parts:
         raise StudyError(f"no run of {study.name!r} is complete yet")
@@ -187,10 +207,16 @@ def load_logit_stack(study, arm, seeds):
     return np.stack(logits), labels[0]
 
 
-def load_run_table(folder, name, columns):
-    """The columns {name: type} of one CSV file of a run folder; raises StudyError for a missing or damaged file."""
+def load_run_table(folder, name, columns=None):
+    """The columns {name: type} of one CSV file of a run folder, by default all as they are.
+
+    Raises StudyError for a missing or damaged file.
+    """
     try:
-        return pd.read_csv(folder / name, usecols=list(columns), dtype=columns)
+        text = (folder / name).read_text(encoding="utf-8")
+        if not text.endswith("\n"):
+            raise ValueError("its last line is cut")
+        return pd.read_csv(io.StringIO(text), usecols=columns and list(columns), dtype=columns)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise StudyError(
@@ -212,6 +238,6 @@ def read_json(path):
     """The mapping in a JSON file, or None where there is none or it is damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None

@@ -3,14 +3,29 @@
 import dataclasses
 import os
 import subprocess
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
+from faultevidence import FaultEvidence
 
 from lib.config import RunConfig
 from lib.data import load_dataset
+from lib.paths import ROOT
+
+
+def pytest_configure(config):
+    """Collect what becomes of the injected faults, in the process that gets all reports."""
+    if os.environ.get("STUDY_EVIDENCE") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FaultEvidence(Path(os.environ["STUDY_EVIDENCE"]).resolve()))
+
+
+def pytest_collection_modifyitems(items):
+    """Let each report carry the `fault` marks of its test: what was done, and what is promised to happen."""
+    for item in items:
+        item.user_properties += [("fault", list(mark.args)) for mark in item.iter_markers("fault")]
 
 
 def tiny_config(**changes):
@@ -64,9 +79,42 @@ def small_disk(tmp_path):
     """A disk of 128 KiB, mounted for one test; skips where mounting is not permitted."""
     folder = tmp_path / "small-disk"
     folder.mkdir()
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", folder], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting a file system is not permitted")
+    mount("-t", "tmpfs", "-o", "size=128k", "tmpfs", folder)
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """read_only(folder) lets nobody write in it until the end of the test; skips where that is not permitted."""
+    folders, mounted = [], []
+
+    def protect(folder):
+        if os.geteuid():
+            folders.extend(path for path in (folder, *folder.rglob("*")) if path.is_dir())
+            for path in folders:
+                path.chmod(0o500)
+        else:  # root may write everywhere but on a disk that is mounted read-only
+            mount("--bind", folder, folder)
+            mounted.append(folder)
+            mount("-o", "remount,bind,ro", folder)
+        return folder
+
+    yield protect
+    for folder in folders:
+        folder.chmod(0o700)
+    for folder in mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+def mount(*arguments):
+    try:
+        subprocess.run(["mount", *arguments], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a file system is not permitted")
+
+
+@pytest.fixture
+def committed_outputs(monkeypatch):
+    """The outputs of the checkout, which the paper is about; nothing that takes them writes there."""
+    monkeypatch.setenv("STUDY_OUTPUTS", str(ROOT / "outputs"))

@@ -108,6 +108,7 @@ def test_missing_files_are_none(content):
     assert [values is not None for values in load_annotations()] == [False, True, False]
 
 
+@pytest.mark.fault("an annotation file with a wrong checksum", "it is not used, named in one line and left alone")
 def test_file_with_a_wrong_checksum_is_not_used_and_named_and_left_alone(content, monkeypatch):
     store(content | {"duplicate": content["duplicate"] + b"10,3,0.2,1\r\n"})
     assert load_annotations().duplicate is None
@@ -118,6 +119,7 @@ def test_file_with_a_wrong_checksum_is_not_used_and_named_and_left_alone(content
     assert (data_folder() / "cifair10-duplicates.csv").read_bytes().endswith(b"10,3,0.2,1\r\n")
 
 
+@pytest.mark.fault("a harmful pickle as annotation, with a right checksum", "it is not run")
 def test_pickled_content_is_never_run(monkeypatch):
     class Harmful:
         def __reduce__(self):
@@ -148,6 +150,10 @@ def test_only_missing_files_are_downloaded(content, monkeypatch):
     assert asked == ["/human_entropy"]
 
 
+@pytest.mark.fault(
+    "no network when annotations are to be downloaded",
+    "each missing file is named with its address, and the analysis goes on",
+)
 def test_without_a_network_each_missing_file_is_named_with_its_address(content):
     store({"duplicate": content["duplicate"]})
     notes = fetch_annotations()
@@ -164,6 +170,7 @@ def test_file_that_the_host_has_not_is_named(content, monkeypatch):
     assert load_annotations().label_error is None
 
 
+@pytest.mark.fault("an annotation download with a wrong checksum", "it is not stored")
 def test_download_with_a_wrong_checksum_is_not_stored(content, monkeypatch):
     with host(monkeypatch, content | {"human_entropy": content["human_entropy"][:-1]}):
         (note,) = fetch_annotations()
@@ -171,6 +178,7 @@ def test_download_with_a_wrong_checksum_is_not_stored(content, monkeypatch):
     assert not (data_folder() / "cifar10h-probs.npy").exists()
 
 
+@pytest.mark.fault("hosts that never answer", "they are given up together, after seconds")
 def test_hosts_that_never_answer_are_given_up_together(content, monkeypatch):
     monkeypatch.setattr(annotations, "TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -185,6 +193,7 @@ def test_hosts_that_never_answer_are_given_up_together(content, monkeypatch):
     assert time.monotonic() - start < 1.2
 
 
+@pytest.mark.fault("a data folder that cannot be written", "it is named, and the analysis goes on")
 def test_folder_that_cannot_be_written_is_named(content, monkeypatch):
     data_folder().write_text("a file where the folder should be")
     with host(monkeypatch, content):

@@ -219,7 +219,11 @@ def test_what_too_few_runs_or_no_noise_cannot_say_is_none():
         disagreement_excess(same, one)
 
 
-@pytest.mark.parametrize("content", [None, "", "block,mean\nblock1,high\n", "mean\n0.5\n", b"\xff\xfe\x00"])
+DAMAGED = (None, "", "block,mean\nblock1,high\n", "block,mean\nblock1,0.4", "mean\n0.5\n", b"\xff\xfe\x00")
+
+
+@pytest.mark.fault("a table of a run that is missing, empty or cut", "one line names the file and what to do")
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_missing_or_damaged_table_is_one_line(tmp_path, content):
     if content is not None:
         (tmp_path / "gates.csv").write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -3,11 +3,16 @@ import functools
 import hashlib
 import http.server
 import io
+import os
 import pickle
 import shutil
+import socket
 import socketserver
+import subprocess
 import tarfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -320,6 +325,7 @@ def claim_huge_size(content):
     return content[:start] + b"\xff\xff\xff\xff" + content[start + 4 :]
 
 
+@pytest.mark.fault("an image that is empty, truncated or claims to be huge", "one line names it")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -370,6 +376,9 @@ def flip_a_pixel_of_a_valid_cache(path):
     np.savez(path, **arrays)
 
 
+@pytest.mark.fault(
+    "decoded images that are empty, truncated, foreign or have one wrong pixel", "they are decoded again"
+)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -395,14 +404,17 @@ def test_damaged_cache_is_rebuilt(image_folder, folder, damage):
 
 def test_cache_folder_that_cannot_be_written_is_an_error_in_one_line(image_folder, folder):
     (folder / "cache").write_text("a file")
-    with pytest.raises(StudyError, match="cannot write the decoded images to .*cache"):
+    with pytest.raises(StudyError, match="cannot write .*cache.*; free space or set STUDY_DATA"):
         load_dataset("cifar10")
 
 
+@pytest.mark.fault(
+    "a disk that is full when decoded images are saved", "one line says so, and no part of a file is left"
+)
 def test_full_disk_while_caching_leaves_no_part_of_a_file(image_folder, monkeypatch, small_disk):
     (small_disk / "cifar10-jpeg").symlink_to(image_folder)
     monkeypatch.setenv("STUDY_DATA", str(small_disk))
-    with pytest.raises(StudyError, match="cannot write the decoded images to .*No space left on device"):
+    with pytest.raises(StudyError, match="cannot write .*cache.*: No space left on device; .*STUDY_DATA"):
         load_dataset("cifar10")
     assert list((small_disk / "cache").iterdir()) == []
 
@@ -447,6 +459,7 @@ def test_unpacked_archive_put_there_by_hand_needs_no_network(archive, folder, ba
     assert_small_archive(load_dataset("cifar10"), batches)
 
 
+@pytest.mark.fault("an archive whose unpacking was cut short", "it is unpacked again")
 def test_unpacking_that_was_cut_short_is_repeated(archive, folder, batches):
     shutil.copy(archive, folder)
     with tarfile.open(archive) as file:
@@ -464,6 +477,7 @@ def assert_says_what_to_do(caught, folder):
     assert "\n" not in message
 
 
+@pytest.mark.fault("no network when the archive is to be downloaded", "one line says what to do")
 def test_no_server_is_an_error_that_says_what_to_do(archive, folder):
     with pytest.raises(StudyError) as caught:
         load_dataset("cifar10")
@@ -479,6 +493,7 @@ def test_server_without_the_archive_is_an_error_that_says_what_to_do(archive, se
     assert_says_what_to_do(caught, folder)
 
 
+@pytest.mark.fault("a download that was cut short", "one line says so, and the next start repeats it")
 def test_download_that_was_cut_short_is_repeated(archive, serve, folder, batches):
     serve(functools.partial(CutFiles, directory=archive.parent))
     with pytest.raises(StudyError) as caught:
@@ -489,12 +504,14 @@ def test_download_that_was_cut_short_is_repeated(archive, serve, folder, batches
     assert_small_archive(load_dataset("cifar10"), batches)
 
 
+@pytest.mark.fault("a truncated archive", "it is downloaded again")
 def test_truncated_archive_is_downloaded_again(archive, serve, folder, batches):
     (folder / archive.name).write_bytes(archive.read_bytes()[:3000])
     serve(files_in(archive.parent))
     assert_small_archive(load_dataset("cifar10"), batches)
 
 
+@pytest.mark.fault("a truncated archive and no network", "one line says what to do")
 def test_truncated_archive_without_a_server_is_an_error_that_says_what_to_do(archive, folder):
     (folder / archive.name).write_bytes(archive.read_bytes()[:3000])
     with pytest.raises(StudyError) as caught:
@@ -502,6 +519,7 @@ def test_truncated_archive_without_a_server_is_an_error_that_says_what_to_do(arc
     assert_says_what_to_do(caught, folder)
 
 
+@pytest.mark.fault("an archive with a wrong checksum", "it is never unpacked")
 def test_archive_with_another_checksum_is_never_unpacked(archive, serve, folder, monkeypatch):
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
     serve(files_in(archive.parent))
@@ -518,3 +536,154 @@ def test_data_folder_that_cannot_be_made_is_an_error_in_one_line(monkeypatch, ar
     with pytest.raises(StudyError) as caught:
         load_dataset("cifar10")
     assert str(tmp_path / "file" / "data") in str(caught.value)
+
+
+class SlowFiles(Files):
+    """Counts its answers and takes its time in the middle of each."""
+
+    served = 0
+
+    def copyfile(self, source, outputfile):
+        type(self).served += 1
+        content = source.read()
+        outputfile.write(content[: len(content) // 2])
+        outputfile.flush()
+        time.sleep(0.3)
+        outputfile.write(content[len(content) // 2 :])
+
+
+@pytest.mark.fault(
+    "images asked for twice at once where there are none (by two threads: the lock is the one between processes)",
+    "they are downloaded and decoded once, and both get the same",
+)
+def test_two_that_need_the_images_at_once_download_them_once(archive, serve, folder, batches, monkeypatch):
+    monkeypatch.setattr(SlowFiles, "served", 0)
+    serve(functools.partial(SlowFiles, directory=archive.parent))
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(load_dataset, ["cifar10"] * 2))
+    for dataset in both:
+        assert_small_archive(dataset, batches)
+    of_both = SlowFiles.served  # a look for a redirect is an answer too
+    shutil.rmtree(folder)
+    load_dataset("cifar10")
+    assert SlowFiles.served == 2 * of_both
+
+
+@pytest.mark.fault(
+    "a data folder that is read-only, with decoded images in it and without",
+    "the decoded images are used; without them one line says what cannot be written",
+)
+def test_read_only_data_folder(image_folder, folder, read_only, monkeypatch, tmp_path):
+    expected = load_dataset("cifar10")
+    decoded = folder / "cache" / "cifar10-jpeg.npz"
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(image_folder, elsewhere / "cifar10-jpeg")
+    for each in (read_only(folder), read_only(elsewhere)):
+        monkeypatch.setenv("STUDY_DATA", str(each))
+        if decoded.is_relative_to(each):
+            assert_same(load_dataset("cifar10"), expected)
+        else:
+            with pytest.raises(StudyError, match="cannot write .*cifar10-jpeg.npz: .*set STUDY_DATA"):
+                load_dataset("cifar10")
+
+
+@pytest.mark.fault(
+    "a process killed while it cached the images, and file times of the past and the future",
+    "its part of a file is removed by the next one that writes there, and file times mean nothing",
+)
+def test_part_of_a_cache_and_file_times(image_folder, folder):
+    expected = load_dataset("cifar10")
+    cache = folder / "cache" / "cifar10-jpeg.npz"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = cache.with_name(f"{cache.name}.partial-{socket.gethostname()}-{gone.pid}")
+    left.write_bytes(b"half")
+    for seconds in (0, 4e9):
+        for path in (cache, image_folder, *image_folder.glob("*/*/*.jpg")):
+            os.utime(path, (seconds, seconds))
+        assert_same(load_dataset("cifar10"), expected)
+    cache.write_bytes(cache.read_bytes()[:-1000])
+    assert_same(load_dataset("cifar10"), expected)
+    assert list(cache.parent.iterdir()) == [cache]
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def hostile_members(outside):
+    """Members of an archive that would write or link to `outside`, or make a folder there when they are loaded."""
+    bomb = pickle.dumps(Bomb(outside / "unpickled"))
+    for name in ("data_batch_1", "test_batch", "batches.meta"):
+        yield tarfile.TarInfo(f"cifar-10-batches-py/{name}"), bomb
+    yield tarfile.TarInfo("../outside/above"), b"harm"
+    yield tarfile.TarInfo(str(outside / "absolute")), b"harm"
+    link = tarfile.TarInfo("cifar-10-batches-py/link")
+    link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+    yield link, b""
+    yield tarfile.TarInfo("cifar-10-batches-py/link/through"), b"harm"
+    hard = tarfile.TarInfo("cifar-10-batches-py/hard")
+    hard.type, hard.linkname = tarfile.LNKTYPE, "../outside/above"
+    yield hard, b""
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A hostile archive of the official name, and the folder that it tries to write to."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    path = tmp_path / "hostile" / "cifar-10-python.tar.gz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as file:
+        for member, content in hostile_members(outside):
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return path, outside
+
+
+@pytest.mark.fault(
+    "an archive of the official name with path traversal, links and harmful pickles, put there by hand or downloaded",
+    "its checksum is wrong, so it is neither unpacked nor loaded, nothing is written outside, and one line says so",
+)
+@pytest.mark.parametrize("downloaded", [False, True])
+def test_hostile_archive_is_not_unpacked(archive, hostile, serve, folder, downloaded):
+    path, outside = hostile
+    if downloaded:
+        serve(files_in(path.parent))
+    else:
+        shutil.copy(path, folder)
+    with pytest.raises(StudyError) as caught:
+        load_dataset("cifar10")
+    assert_says_what_to_do(caught, folder)
+    assert [entry.name for entry in folder.iterdir()] == [path.name]
+    assert not list(outside.iterdir())
+
+
+@pytest.mark.fault(
+    "harmful pickles in place of the files of the unpacked official archive",
+    "their checksums are wrong, so they are not loaded, and one line says so",
+)
+def test_hostile_unpacked_archive_is_not_loaded(archive, folder, tmp_path):
+    (folder / "cifar-10-batches-py").mkdir()
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"):
+        (folder / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(Bomb(tmp_path / "harm")))
+    with pytest.raises(StudyError) as caught:
+        load_dataset("cifar10")
+    assert_says_what_to_do(caught, folder)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.fault("a harmful pickle in the decoded images", "it is not run, and the images are decoded again")
+def test_hostile_cache_is_rebuilt(image_folder, folder, tmp_path):
+    expected = load_dataset("cifar10")
+    cache = folder / "cache" / "cifar10-jpeg.npz"
+    for name in ("fingerprint", "train_images"):
+        np.savez(cache, allow_pickle=True, **{name: np.array([Bomb(tmp_path / "harm")], object)})
+        assert_same(load_dataset("cifar10"), expected)
+    assert not (tmp_path / "harm").exists()

@@ -98,6 +98,7 @@ NO_CELLS = '{"nbformat": 4, "nbformat_minor": 4, "metadata": {}}'
 NO_OUTPUTS = '{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [{"cell_type": "code", "source": ""}]}'
 
 
+@pytest.mark.fault("an executed notebook that is damaged", "one line names it")
 @pytest.mark.parametrize("text", ["", "not JSON", '{"cells": [', "[]", "{}", NO_CELLS, NO_OUTPUTS, None])
 def test_damaged_notebook_is_one_clear_line(tmp_path, text):
     if text is not None:

@@ -70,6 +70,7 @@ def test_a_wrong_python_is_named(checkout, programs):
     )
 
 
+@pytest.mark.fault("an installation that fails", "it is said in one line and tried again the next time")
 def test_a_failed_installation_is_said_and_tried_again(checkout, programs):
     fake = 'case "$1" in -m) mkdir -p .venv/bin; ln -sf "$0" .venv/bin/python; [ "$2" = venv ];; *) exit 0;; esac'
     add_program(programs, "python3", fake)

@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -29,7 +30,7 @@ from lib.runs import (
 from lib.study import Study
 
 LABELS = np.arange(20) % 10
-METRICS = pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0]})
+METRICS = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [2.0, 1.5, 1.0]})
 
 
 def logits_of(predictions):
@@ -150,6 +151,24 @@ def test_reader_never_sees_a_part_of_a_file(old_file):
     assert old_file.read_bytes() == b"new"
 
 
+@pytest.mark.fault(
+    "parts of files left by a process that was killed",
+    "the next one that writes the file removes them, but not those of other machines and of processes that live",
+)
+def test_parts_of_files_of_killed_processes_are_removed(old_file):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    here, numbers = socket.gethostname(), (gone.pid, 1, os.getppid())
+    dead, *living = (old_file.with_name(f"{old_file.name}.partial-{here}-{number}") for number in numbers)
+    others = [old_file.with_name(f"{old_file.name}.partial-elsewhere-{gone.pid}")]
+    others += [dead.with_name(f"more-{dead.name}"), dead.with_name(f"{dead.name}-more")]
+    for path in (dead, *living, *others):
+        path.write_bytes(b"part")
+    atomic_write(old_file, lambda file: file.write(b"new"))
+    assert set(old_file.parent.iterdir()) == {old_file, *living, *others}
+
+
+@pytest.mark.fault("a disk that is full when logits are saved", "one line says so, and the older file stays whole")
 def test_disk_that_is_really_full(small_disk):
     path = small_disk / "logits.npz"
     save_logits(path, logits_of(LABELS), LABELS)
@@ -204,6 +223,7 @@ def test_lock_is_free_after_an_exception(tmp_path):
         pass
 
 
+@pytest.mark.fault("kill -9 of a process that holds a lock", "the lock ends with it")
 def test_lock_of_another_process_ends_with_its_death(tmp_path):
     code = """
 import sys, time
@@ -225,6 +245,7 @@ with lock(Path(sys.argv[1]), "a run"):
         pass
 
 
+@pytest.mark.fault("a disk without file locks", "one line says so")
 def test_file_system_without_locks_is_an_error_in_one_line(monkeypatch, tmp_path):
     def no_locks(file, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -243,6 +264,9 @@ def test_run_without_a_folder_is_not_complete(study, tmp_path):
     assert read_summary(tmp_path / "nothing", study.runs[0]) is None
 
 
+@pytest.mark.fault(
+    "summary.json or config.json missing, empty, cut in half or foreign", "the run does not count as complete"
+)
 @pytest.mark.parametrize("name", ["summary.json", "config.json"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "half", "list", "binary"])
 def test_run_with_a_damaged_file_is_not_complete(study, name, damage):
@@ -367,6 +391,9 @@ def test_missing_logits_are_named(tmp_path):
         load_logits(tmp_path)
 
 
+@pytest.mark.fault(
+    "test logits that are truncated, empty, changed or foreign", "one line names the file and what to do"
+)
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "flipped", "no zip", "no labels"])
 def test_damaged_logits_are_named(tmp_path, damage):
     path = tmp_path / "test_logits.npz"
@@ -447,20 +474,27 @@ def test_metrics_of_all_runs_are_one_table(study):
     for config in study.runs[:3]:
         finish(study, config)
     metrics = load_metrics(study)
-    assert list(metrics["arm"]) == ["resnet18"] * 2 + ["se_resnet18"] * 2 + ["resnet18"] * 2
-    assert list(metrics["seed"]) == [0, 0, 0, 0, 1, 1]
-    assert list(metrics["epoch"]) == [1, 2] * 3
-    assert list(metrics.index) == list(range(6))
+    assert list(metrics["arm"]) == ["resnet18"] * 3 + ["se_resnet18"] * 3 + ["resnet18"] * 3
+    assert list(metrics["seed"]) == [0] * 6 + [1] * 3
+    assert list(metrics["epoch"]) == [1, 2, 3] * 3
+    assert list(metrics.index) == list(range(9))
 
 
-@pytest.mark.parametrize("content", [None, b""])
+CUT_METRICS = (b"epoch,train_loss\n1,2.0\n2,1.5\n", b"epoch,train_loss\n1,2.0\n2,1.5\n3,1", b"epoch,train_loss\n1,2.")
+
+
+@pytest.mark.fault(
+    "metrics that are missing, empty or cut within or between lines", "one line names the file and what to do"
+)
+@pytest.mark.parametrize("content", [None, b"", *CUT_METRICS])
 def test_metrics_that_cannot_be_read_are_named(study, content):
     path = finish(study, study.runs[0]) / "metrics.csv"
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(StudyError, match=r"metrics\.csv"):
+    with pytest.raises(StudyError, match=r"metrics\.csv .*delete the folder and run again") as caught:
         load_metrics(study)
+    assert "\n" not in str(caught.value)
 
 
 def test_metrics_of_nothing_run_is_an_error_in_one_line(study):
