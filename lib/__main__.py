@@ -1,21 +1,22 @@
 """The command line behind run_all.sh: pick a study, run what is missing, analyse, write HTML."""
 
-import argparse
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 
-from lib import estimate, launch
-from lib.benchmark import benchmark_folder
+from lib import launch, slurm
 from lib.data import load_dataset, local_source
 from lib.devices import choose_device, resolve_precision
 from lib.errors import StudyError
 from lib.models import build_model
-from lib.notebooks import NotebookProcess
+from lib.notebooks import NotebookProcess, home_environment
+from lib.options import read_options
 from lib.paths import NOTEBOOKS, REPORT, data_folder, outputs_folder, shown
-from lib.runs import ORIGIN_KEYS, finished_runs, lock
+from lib.preview import announce, announce_jobs, dry_run
+from lib.runs import finished_runs, lock
+from lib.slots import slot_environments, visible_gpus
 from lib.study import load_study
 
 ANALYSIS_SECONDS = 60  # kept free at the end of a time budget
@@ -23,15 +24,18 @@ ANALYSIS_SECONDS = 60  # kept free at the end of a time budget
 
 def main(arguments=None):
     """Run one study as the arguments say; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = read_options(arguments)
     for variable in {"STUDY_DATA", "STUDY_OUTPUTS"} & set(os.environ):
         os.environ[variable] = str(Path(os.environ[variable]).resolve())  # notebooks run in another folder
+    os.environ.update(home_environment())
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that running notebooks are stopped in order
     try:
         if options.study == "benchmark":
             return _benchmark(options)
-        gpus = launch.visible_gpus()
+        if options.engine == "slurm":
+            slurm.check_slurm()
+        gpus = visible_gpus() if options.engine == "local" else []  # those of its nodes are SLURM's to give
         name = options.study or _default_study(gpus, options.dry_run)
         if name.endswith(".yaml"):
             name = str(Path(name).resolve())
@@ -39,7 +43,8 @@ def main(arguments=None):
         for config in {config.arm: config for config in (*study.runs, *study.awaiting)}.values():
             _check_buildable(config)
         if options.dry_run:
-            return _dry_run(study, options, gpus)
+            dry_run(study, options, gpus)
+            return 0
         with lock(outputs_folder(study.name), f"study {study.name!r}"):
             return _run(study, name, options, gpus, started)
     except StudyError as error:
@@ -60,7 +65,7 @@ def _run(study, name, options, gpus, started):
     else:
         print("nothing is left to train; STUDY_OUTPUTS=my-outputs trains everything anew in a folder of its own")
     if any(not config.validation_images for config, _, _ in finished_runs(study)):
-        _analyse(study, name, launch.slot_environments(1, gpus)[0])
+        _analyse(study, name, slot_environments(1, gpus)[0])
     else:
         print("no run on the test images is complete, so there is nothing to analyse yet")
     for failure in failures:
@@ -70,21 +75,32 @@ def _run(study, name, options, gpus, started):
 
 def _train(study, name, missing, options, gpus, started):
     """Run what is missing, then what waited for the tuning; returns the study as it stands then and the failures."""
-    _check_comparable(study, missing)
-    slots, seconds = _announce([*missing, *study.awaiting], options.jobs, gpus)
+    runs = [*missing, *study.awaiting]
+    if options.engine == "slurm":
+        launch.check_comparable(study, missing[0])
+        announce_jobs(runs, options.jobs)
+    else:
+        launch.check_comparable(study, missing[0], resolve_precision(missing[0], choose_device()))
+        slots, seconds = announce(runs, options.jobs, gpus)
     while True:
-        budget = None
-        if options.time_budget:
-            budget = options.time_budget * 60 - (time.monotonic() - started) - ANALYSIS_SECONDS
-        queue = launch.Queue(study, name, missing, slots, seconds, budget)
-        failures, seconds = queue.work(), queue.seconds_per_image
+        not_started = []
+        if options.engine == "slurm":
+            failures = slurm.run_jobs(study, name, missing, options.jobs)
+        else:
+            queue = launch.Queue(study, name, missing, slots, seconds, _seconds_left(options, started))
+            failures, seconds, not_started = queue.work(), queue.seconds_per_image, queue.not_started
         tuned, study = bool(study.awaiting), load_study(name)
         missing = launch.missing_runs(study)
-        if queue.not_started:
+        if not_started:
             left = len(missing) + len(study.awaiting)
             print(f"the time budget leaves {left} runs for next time: the same command goes on with them")
-        if failures or queue.not_started or not tuned or study.awaiting:
+        if failures or not_started or not tuned or study.awaiting:
             return study, failures
+
+
+def _seconds_left(options, started):
+    if options.time_budget:
+        return options.time_budget * 60 - (time.monotonic() - started) - ANALYSIS_SECONDS
 
 
 def _analyse(study, name, environment):
@@ -115,11 +131,12 @@ def _write_paper(study):
 
 
 def _benchmark(options):
+    from lib.benchmark import benchmark_folder  # slow to import, and only needed here
     from lib.html import notebook_to_html
 
-    if options.jobs or options.time_budget or options.dry_run:
+    if options.jobs or options.time_budget or options.dry_run or options.engine == "slurm":
         raise StudyError("the benchmark takes no further options: its settings are the parameters of benchmark.ipynb")
-    launch.visible_gpus()  # names a GPU that is too old
+    visible_gpus()  # names a GPU that is too old
     folder, log = benchmark_folder(choose_device()), outputs_folder("benchmark") / "logs" / "benchmark.log"
     with lock(outputs_folder("benchmark"), "the benchmark"):
         print(f"benchmark, about ten minutes on a CPU; leave the machine alone; {shown(log)} shows how far it is")
@@ -154,74 +171,6 @@ def _check_buildable(config):
             build_model(config, 10)
         except StudyError as error:
             raise StudyError(f"{config.arm} cannot be built: {error}") from None
-
-
-def _check_comparable(study, missing):
-    """Fetch the images of the missing runs; refuse to add runs that cannot be compared with the finished ones."""
-    dataset = load_dataset(missing[0].dataset)
-    here = (dataset.source, dataset.fingerprint, resolve_precision(missing[0], choose_device()))
-    for _, _, summary in finished_runs(study)[:1]:
-        there = tuple(summary[key] for key in ORIGIN_KEYS)
-        if there != here:
-            shapes = ["{} ({:.12}) in {}".format(*origin) for origin in (there, here)]
-            raise StudyError(
-                f"{shown(outputs_folder(study.name))} has runs on {shapes[0]} and this would add runs on {shapes[1]}: "
-                "bring the same images and a like machine, or set STUDY_OUTPUTS to an empty folder"
-            )
-
-
-def _announce(runs, jobs, gpus):
-    """Print what is ahead; returns the slots and the expected seconds of training an image in one."""
-    print("measuring how fast this machine trains …", flush=True)
-    slots, seconds = launch.choose_slots(runs[0], gpus, jobs)
-    total = seconds * sum(map(estimate.images_to_train, runs)) + launch.NOTEBOOK_SECONDS * len(runs)
-    where = f"{len(gpus)} GPU{'s'[: len(gpus) > 1]}" if gpus else "the CPU"
-    print(f"{len(runs)} runs to do, {len(slots)} at a time on {where}: about {_duration(total / len(slots))}")
-    return slots, seconds
-
-
-def _dry_run(study, options, gpus):
-    missing = launch.missing_runs(study)
-    for config in missing:
-        print(f"{config.arm}  seed {config.seed}")
-    for config in study.awaiting:
-        print(f"{config.arm}  seed {config.seed}  (with the settings that the tuning finds)")
-    if missing:
-        if missing[0].dataset == "cifar10" and local_source() is None:
-            print(f"CIFAR-10 is not in {shown(data_folder())}/ yet: it would be downloaded first")
-        _announce([*missing, *study.awaiting], options.jobs, gpus)
-    else:
-        print(f"all {len(study.runs)} runs of {study.name} are complete")
-    return 0
-
-
-def _duration(seconds):
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
-
-
-def _parser():
-    # ./run_all.sh --help explains the options without needing the environment
-    parser = argparse.ArgumentParser(prog="./run_all.sh", add_help=False, allow_abbrev=False)
-    parser.add_argument("--study", metavar="NAME")
-    parser.add_argument("--jobs", type=_positive(int), metavar="N")
-    parser.add_argument("--time-budget", type=_positive(float), metavar="MINUTES")
-    parser.add_argument("--dry-run", action="store_true")
-    return parser
-
-
-def _positive(kind):
-    def convert(text):
-        value = kind(text)
-        if not value > 0:
-            raise ValueError
-        return value
-
-    convert.__name__ = f"positive {kind.__name__}"
-    return convert
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from lib.training import Trainer
 
 STEPS = {"cpu": 2, "cuda": 100}  # in one measurement
 MEASURED_SECONDS = 2  # at least, after the warm-up
+NOTEBOOK_SECONDS = 20  # start, images, test and saving around the training of a run
 TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1297}
 
 

@@ -1,21 +1,19 @@
 """Run the missing runs of a study, several at a time, each as one papermill execution of train.ipynb."""
 
-import os
+import contextlib
 import sys
 import time
 
 from tqdm import tqdm
 
 from lib import estimate
+from lib.data import load_dataset
 from lib.errors import StudyError
 from lib.notebooks import NotebookProcess
 from lib.paths import NOTEBOOKS, outputs_folder, run_folder, shown
-from lib.runs import finished_runs
+from lib.runs import ORIGIN_KEYS, finished_runs
 
 POLL_SECONDS = 0.5
-NOTEBOOK_SECONDS = 20  # start, images, test and saving around the training
-MOST_RUNS_PER_GPU = 4
-WORTH_ANOTHER = 1.05  # times the runs an hour that one more run at a time must bring
 MARGIN = 1.25  # a run that is this much slower than expected still finishes in the time budget
 
 
@@ -25,58 +23,21 @@ def missing_runs(study):
     return [config for config in study.runs if (config.arm, config.seed) not in finished]
 
 
-def visible_gpus():
-    """What CUDA_VISIBLE_DEVICES would say for each GPU, one string each; StudyError for one too old for torch."""
-    import torch
+def check_comparable(study, config, precision=None):
+    """Fetch the images of a run that is to come; raises StudyError where it could not be compared with finished runs.
 
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    for index in range(count):
-        major, minor = torch.cuda.get_device_capability(index)
-        supported = [int(name.removeprefix("sm_")) for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
-        if supported and 10 * major + minor < min(supported):
-            raise StudyError(
-                f"{torch.cuda.get_device_name(index)} is too old for torch {torch.__version__}: put torch==2.7.1 and "
-                "torchvision==0.22.1 into environment.yml, or set CUDA_VISIBLE_DEVICES= to use the CPU"
-            )
-    return named.split(",")[:count] if named else [str(index) for index in range(count)]
-
-
-def cpu_cores():
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def slot_environments(jobs, gpus):
-    """Environment variables of each of `jobs` concurrent runs: a GPU in turn, an equal share of the CPU threads."""
-    threads = str(max(1, cpu_cores() // jobs))
-    shares = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    return [shares | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}) for slot in range(jobs)]
-
-
-def choose_slots(config, gpus, jobs=None):
-    """The slots for runs like this one, as slot_environments gives them, and the seconds of training an image in one.
-
-    jobs: runs at a time; by default two on a CPU, and on each GPU as many as finish the most runs an hour, measured on
-    the first one. More than two on a CPU would need more memory, about 2 GB each, than many laptops have to spare.
+    precision: that the run will have; left out where only a job that has not started yet can tell.
     """
-    devices = max(1, len(gpus))
-    most = len(gpus) * MOST_RUNS_PER_GPU or min(2, cpu_cores())
-    candidates = [jobs] if jobs else range(devices, most + 1, devices) if gpus else [most]
-    best, best_rate = None, 0
-    for candidate in candidates:
-        slots = slot_environments(candidate, gpus)
-        try:
-            slowest = min(estimate.images_per_second(config, slots[::devices]))  # those on the first device
-        except StudyError:
-            if best is None:
-                raise
-            break  # so many do not fit into its memory
-        rate = candidate / (NOTEBOOK_SECONDS + estimate.images_to_train(config) / slowest)
-        if rate < WORTH_ANOTHER * best_rate:
-            break
-        best, best_rate = (slots, 1 / slowest), rate
-    return best
+    dataset = load_dataset(config.dataset)
+    for _, _, summary in finished_runs(study)[:1]:
+        there = tuple(summary[key] for key in ORIGIN_KEYS)
+        here = (dataset.source, dataset.fingerprint, precision or summary["precision"])
+        if there != here:
+            shapes = ["{} ({:.12}) in {}".format(*origin) for origin in (there, here)]
+            raise StudyError(
+                f"{shown(outputs_folder(study.name))} has runs on {shapes[0]} and this would add runs on {shapes[1]}: "
+                "bring the same images and a like machine, or set STUDY_OUTPUTS to an empty folder"
+            )
 
 
 def start_run(study, study_name, config, environment):
@@ -85,6 +46,35 @@ def start_run(study, study_name, config, environment):
     log = outputs_folder(study.name) / "logs" / f"{config.arm}-seed-{config.seed:02d}.log"
     parameters = {"study": study_name, "arm": config.arm, "seed": config.seed}
     return NotebookProcess(NOTEBOOKS / "train.ipynb", folder / "notebook.ipynb", log, parameters, environment)
+
+
+class EpochBar:
+    """A progress bar over the epochs of runs, and in `failures` an error line of each run that has failed."""
+
+    def __init__(self, study, configs):
+        total = sum(config.epochs for config in configs)
+        seconds = 1 if sys.stderr.isatty() else 60  # between redraws: a log is no terminal
+        # without miniters=0 it would not be redrawn while no epoch ends
+        self.bar = tqdm(total=total, unit="epoch", mininterval=seconds, miniters=0, dynamic_ncols=True)
+        self.study, self.settled_epochs, self.failures = study, 0, []
+
+    def show(self, running, note=""):
+        """Show the epochs that are done by now, which runs are running, and a note behind them."""
+        done = self.settled_epochs + sum(_epochs_done(self.study, config) for config in running)
+        names = [f"{config.arm} seed {config.seed}" for config in running]
+        self.bar.set_postfix_str(", ".join([*names, note] if note else names), refresh=False)
+        self.bar.update(done - self.bar.n)
+
+    def settle(self, config, error=None):
+        """Count a run as over, failed where there is an error."""
+        self.settled_epochs += config.epochs
+        if error:
+            self.failures.append(f"{config.arm} seed {config.seed}: {error}")
+            self.bar.write(f"failed: {self.failures[-1]}")
+
+    def close(self):
+        """Leave the bar as it is."""
+        self.bar.close()
 
 
 class Queue:
@@ -99,7 +89,7 @@ class Queue:
         self.free, self.running = list(slots), {}
         self.seconds_per_image, self.measured = seconds_per_image, []
         self.deadline = None if seconds_left is None else time.monotonic() + seconds_left
-        self.failures, self.not_started = [], []
+        self.not_started = []
 
     def work(self):
         """Run everything, with a progress bar over epochs; returns the error lines of the runs that failed.
@@ -107,20 +97,17 @@ class Queue:
         A run that fails does not stop the others. Ctrl-C stops all of them at their last checkpoints. The configs that
         the time limit kept from starting are left in `not_started`.
         """
-        total = sum(config.epochs for config in self.waiting)
-        seconds = 1 if sys.stderr.isatty() else 60  # between redraws: a log is no terminal
-        with tqdm(total=total, unit="epoch", mininterval=seconds, dynamic_ncols=True) as bar:
-            self.bar, self.settled_epochs = bar, 0
+        with contextlib.closing(EpochBar(self.study, self.waiting)) as self.bar:
             try:
                 while self.waiting or self.running:
                     self._start_what_fits()
-                    self._show_progress()
+                    self.bar.show(self.running)
                     time.sleep(POLL_SECONDS)
                     self._collect()
             finally:
                 for process, *_ in self.running.values():
                     process.stop()
-        return self.failures
+        return self.bar.failures
 
     def _start_what_fits(self):
         while self.waiting and self.free:
@@ -137,7 +124,7 @@ class Queue:
             self.running[config] = (process, slot, time.monotonic(), fresh)
 
     def _seconds(self, config):
-        return NOTEBOOK_SECONDS + MARGIN * self.seconds_per_image * estimate.images_to_train(config)
+        return estimate.NOTEBOOK_SECONDS + MARGIN * self.seconds_per_image * estimate.images_to_train(config)
 
     def _collect(self):
         for config, (process, slot, started, fresh) in list(self.running.items()):
@@ -151,16 +138,7 @@ class Queue:
 
     def _settle(self, config, slot, error):
         self.free.append(slot)
-        self.settled_epochs += config.epochs
-        if error:
-            self.failures.append(f"{config.arm} seed {config.seed}: {error}")
-            self.bar.write(f"failed: {self.failures[-1]}")
-
-    def _show_progress(self):
-        done = self.settled_epochs + sum(_epochs_done(self.study, config) for config in self.running)
-        running = ", ".join(f"{config.arm} seed {config.seed}" for config in self.running)
-        self.bar.set_postfix_str(running, refresh=False)
-        self.bar.update(done - self.bar.n)
+        self.bar.settle(config, error)
 
 
 def _epochs_done(study, config):
