@@ -318,6 +318,7 @@ def test_a_full_disk_is_named_and_no_run_counts_as_complete(study_file, tmp_path
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full], capture_output=True)
     if mounted.returncode:
         pytest.skip("needs the right to mount a small file system")
+    study_file.write_text(STUDY.replace("seeds: 2", "seeds: 1"))
     monkeypatch.setenv("STUDY_OUTPUTS", str(full))
     monkeypatch.setattr(preview, "choose_slots", lambda config, gpus, jobs: ([{}, {}], 1e-6))
     try:

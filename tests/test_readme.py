@@ -9,8 +9,10 @@ import sys
 import textwrap
 
 import pytest
+import torch
 
 from lib.analysis import conclusion
+from lib.models import ARCHITECTURES, build_model
 from lib.paths import ROOT
 from lib.study import load_study
 
@@ -100,3 +102,25 @@ def test_a_new_architecture_by_the_recipe_gets_its_comparison(recipe, tmp_path):
     results = json.loads((checkout / "outputs" / name / "results.json").read_text())
     assert results["primary"]["arm"] == new and results["primary"]["n_pairs"] == 2
     assert (checkout / "outputs" / name / "html" / "index.html").exists()
+
+
+def test_the_recipe_works_in_a_cell_too(recipe, make_config, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "max_resnet18", None)  # and so taken out again
+    first, last = re.search(r"with `(from lib.models import \*)` and\s+`(ARCHITECTURES.*?)`", recipe).groups()
+    function = textwrap.dedent(re.search(r"```python\n(.*?)```", recipe, re.DOTALL)[1])
+    exec(f"{first}\n{function}\n{last}", {})
+    with torch.no_grad():
+        model = build_model(make_config(architecture="max_resnet18"), 10)
+        assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_the_times_of_many_runs_are_those_of_the_run_that_is_named():
+    path = re.search(r"took (\d+) s in \[its notebook\]\((\S+)\)", README)
+    seconds = json.loads((ROOT / path[2]).read_text())["metadata"]["papermill"]["duration"]
+    assert int(path[1]) == round(seconds)
+    units = {"minutes": 60, "hours": 3600, "days": 86400}
+    for runs, cells in re.findall(r"^\| (200|10,000) \|(.*)\|$", README, re.MULTILINE):
+        for workers, cell in zip((1, 4, 100), cells.split("|"), strict=True):
+            number, unit = cell.split()
+            expected = -(-int(runs.replace(",", "")) // workers) * seconds / units[unit]
+            assert float(number) == pytest.approx(expected, abs=0.05), (runs, workers)
