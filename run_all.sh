@@ -117,7 +117,8 @@ test)
     (set_up_test_programs)
     (set_up_slurm)
     cd "$root"
-    exec .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup "$@"
+    # a file of tests to a worker, for its tests share what is slow to make
+    exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
     ;;
 *)
     (set_up)

@@ -24,7 +24,6 @@ from lib.paths import NOTEBOOKS, outputs_folder, run_folder
 from lib.runs import load_logits, read_json, save_arrays, save_logits, write_json
 from lib.study import load_study
 
-pytestmark = pytest.mark.xdist_group("jupyterlab")  # one server for all
 PATIENCE = 180_000  # milliseconds; a busy machine takes many times as long as an idle one
 OUTPUT = ".jp-OutputArea-output"
 ERROR = f'{OUTPUT}[data-mime-type="application/vnd.jupyter.stderr"]'  # tracebacks too

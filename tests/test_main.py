@@ -38,7 +38,6 @@ stages:
 """
 TUNED = STUDY.split("stages:")[0] + TUNING
 TRAINING_PAGES = {"train-resnet18", "train-se_resnet18"}
-takes_the_finished_study = pytest.mark.xdist_group("finished study")  # so that one worker makes it for all of them
 
 
 @pytest.fixture
@@ -100,7 +99,6 @@ def summaries(outputs):
 
 
 @pytest.mark.fault("no network and no images, and no study named", "the study on the bundled images is taken")
-@takes_the_finished_study
 def test_bare_command_without_images_takes_smoke(bare):
     done, _ = bare
     assert done.returncode == 0, done.err
@@ -108,7 +106,6 @@ def test_bare_command_without_images_takes_smoke(bare):
     assert f"4 runs to do, {min(2, len(os.sched_getaffinity(0)))} at a time on the CPU: about" in done.out
 
 
-@takes_the_finished_study
 def test_pipeline_writes_everything(finished):
     folder = finished / "smoke"
     assert len(summaries(finished)) == 4
@@ -129,7 +126,6 @@ def test_pipeline_writes_everything(finished):
     assert not list(folder.rglob("checkpoint.pt")) and not list(folder.rglob("*.partial*"))
 
 
-@takes_the_finished_study
 def test_executed_notebooks_hold_no_errors_and_no_warnings(finished):
     notebooks = list(finished.rglob("*.ipynb"))
     assert len(notebooks) == 5
@@ -140,7 +136,6 @@ def test_executed_notebooks_hold_no_errors_and_no_warnings(finished):
         assert not [output for output in outputs if output.get("name") == "stderr"], path
 
 
-@takes_the_finished_study
 def test_rerunning_repeats_no_run_and_gives_the_same_results(finished):
     before = {folder: (folder / "summary.json").stat().st_mtime_ns for folder in summaries(finished)}
     results = (finished / "smoke" / "results.json").read_text()
@@ -153,7 +148,6 @@ def test_rerunning_repeats_no_run_and_gives_the_same_results(finished):
 @pytest.mark.fault(
     "kill -9 of the command while its runs train", "the same command goes on and ends with the same logits for all runs"
 )
-@takes_the_finished_study
 def test_kill_9_in_the_middle_then_the_same_command_ends_alike(finished, tmp_path):
     half, outputs = tmp_path / "smoke.yaml", tmp_path / "out"
     half.write_text((STUDIES / "smoke.yaml").read_text().replace("seeds: 2", "seeds: 1"))
@@ -254,7 +248,6 @@ def test_slurm_where_there_is_none_is_an_error(run_here, monkeypatch):
     assert not outputs_folder("smoke").exists()
 
 
-@takes_the_finished_study
 def test_study_files_and_outputs_are_relative_to_the_caller(finished, tmp_path, run_here, monkeypatch):
     (tmp_path / "smoke.yaml").write_text((STUDIES / "smoke.yaml").read_text())
     monkeypatch.chdir(tmp_path)
@@ -294,7 +287,6 @@ def test_a_second_command_on_the_same_study_stops_at_once(study_file, run_here):
 
 
 @pytest.mark.fault("finished runs on other images", "the command refuses in one line to mix them")
-@takes_the_finished_study
 @pytest.mark.parametrize("engine", [(), ("--engine", "slurm")])
 def test_runs_on_other_images_are_not_mixed(engine, finished, tmp_path, run_here, monkeypatch):
     subprocess.run(["cp", "-r", f"{finished}/smoke", tmp_path], check=True)

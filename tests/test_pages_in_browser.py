@@ -8,7 +8,6 @@ from browser import Witness, chromium, screenshot
 
 from lib.paths import ROOT
 
-pytestmark = pytest.mark.xdist_group("pages")  # one browser for all
 HTML = ROOT / "outputs" / "laptop" / "html"
 PAGES = sorted(path.name for path in HTML.glob("*.html"))
 WIDTH = 1280
