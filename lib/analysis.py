@@ -151,7 +151,7 @@ def conclusion(primary):
         return f"{said}."
     if primary["image_decision"] == primary["decision"]:
         return f"{said}, and the same on new images like them."
-    return f"{said}; on new images like them, {_reading(primary['image_decision'])}."
+    return f"{said}; no claim is made about new images, since the interval over images leads to another reading."
 
 
 def _p(value):

@@ -44,18 +44,18 @@ def classes(study, results):
 
 
 def confusions(study, results):
-    """The most frequent confusion of either arm, and which answers SE gives more and less often than the baseline."""
+    """The most frequent confusion of either arm, from the tables of the analysis."""
     tables = [_confusion(study, arm) for arm in (study.baseline, study.arm)]
     if any(table is None for table in tables):
         return ""
     base, gated = (table.where(~np.eye(len(table), dtype=bool)).stack() for table in tables)
-    said = f"Both arms most often call a {base.idxmax()[0]} a {base.idxmax()[1]}"
-    if base.idxmax() != gated.idxmax():
-        said = f"The baseline most often calls a {base.idxmax()[0]} a {base.idxmax()[1]}, SE a {gated.idxmax()[0]} a "
-        said += gated.idxmax()[1]
-    answers = (tables[1] - tables[0]).mean()  # classes are equally frequent: points of all images
-    shifts = " and ".join(f"{name} ({signed(answers[name])})" for name in (answers.idxmax(), answers.idxmin()))
-    return rf"{said} ({base.max():.1f} and {gated.max():.1f}\,\%). SE changes most how often it answers {shifts}."
+    theirs, ours = (" as ".join(each.idxmax()) for each in (base, gated))
+    said = (
+        f"Both arms err most often on {theirs}"
+        if theirs == ours
+        else f"The baseline errs most on {theirs}, SE on {ours}"
+    )
+    return rf"{said} ({base.max():.1f} and {gated.max():.1f}\,\% of the class)."
 
 
 def _confusion(study, arm):
@@ -151,8 +151,8 @@ def lesions(study, results):
     if not lost:
         return "Gates have not been disturbed."
     return (
-        f"With all gates fixed at their training mean SE loses {lost['mean']} on {images:,} test images, with gates of "
-        f"other images {lost['shuffled']}."
+        f"Fixing all gates at their training mean costs SE {lost['mean']} on {images:,} test images, exchanging them "
+        f"between images {lost['shuffled']}."
     )
 
 

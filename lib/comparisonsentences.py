@@ -1,5 +1,7 @@
 """Sentences of the paper on comparisons of accuracy: primary, controls, placement, settings and curves."""
 
+import math
+
 import numpy as np
 from scipy import stats
 
@@ -112,23 +114,32 @@ def controls(study, results):
         clear = [row for row in rows if excludes_zero(row)]
         unadjusted = f" Unadjusted intervals exclude zero for {named_effects(clear)}." if clear else ""
         return f"No comparison is significant after Holm's adjustment.{unadjusted}"
+    enough = 1 + math.ceil(math.log2(_family(study) / ALPHA))
+    planned = max(len(stage.seeds) for stage in study.stages if stage.name == CONTROLS)
+    reason = "as not all planned pairs are finished"
+    if planned < enough:
+        reason = f"a fault of this design that {in_words(enough)} pairs would cure"
     return (
         f"With {in_words(max(row['n_pairs'] for row in rows))} pairs the planned test cannot fall below "
-        f"$p={smallest:.2f}$ after Holm's adjustment, a fault of this design that nine pairs would cure. "
-        f"{_t_tests(rows)}"
+        f"$p={smallest:.2f}$ after Holm's adjustment, {reason}. {_t_tests(rows, _family(study))}"
     )
 
 
 def smallest_adjusted_p(study, rows):
     """The smallest p-value that Holm's method can give the family, with as many pairs as there are."""
-    family = 2 * sum(len(stage.arms) for stage in study.stages if stage.name == CONTROLS)
-    return min(1.0, family * 2.0 ** (1 - max(row["n_pairs"] for row in rows)))
+    return min(1.0, _family(study) * 2.0 ** (1 - max(row["n_pairs"] for row in rows)))
 
 
-def _t_tests(rows):
-    """What t tests would say, which need normality and can be small with few pairs."""
-    adjusted = holm([_t_p(row) for row in rows])
-    small = [(row, p) for row, p in zip(rows, adjusted, strict=True) if p is not None and p < ALPHA]
+def _family(study):
+    """Number of planned tests of controls: each against both primary arms."""
+    return 2 * sum(len(stage.arms) for stage in study.stages if stage.name == CONTROLS)
+
+
+def _t_tests(rows, family):
+    """What t tests would say, which need normality and can be small with few pairs; a missing one counts as p = 1."""
+    known = [1.0 if p is None else p for p in map(_t_p, rows)]
+    adjusted = holm([*known, *[1.0] * (family - len(known))])[: len(rows)]
+    small = [(row, p) for row, p in zip(rows, adjusted, strict=True) if p < ALPHA]
     said = "Chosen afterwards and assuming normality, $t$ tests so adjusted"
     if not small:
         return f"{said} separate nothing either."

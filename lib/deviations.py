@@ -57,7 +57,7 @@ def preregistration_record(study):
     unknown_because: why `older` is None. Raises StudyError as finished_runs.
     """
     first = _records(finished_runs(study))["finished"].min()
-    commit, date, reason = _preregistration() if study.name == PREREGISTERED else (None, None, None)
+    commit, date, reason = _preregistration(first) if study.name == PREREGISTERED else (None, None, None)
     if study.name != PREREGISTERED:
         reason = "rehearsal, not preregistered"
     elif pd.isna(first):
@@ -145,7 +145,7 @@ def _mixed(study, records):
 
 
 def _against_preregistration(study, records):
-    commit, date, reason = _preregistration()
+    commit, date, reason = _preregistration(records["finished"].min())
     if reason:
         return [f"Whether the runs of {study.name} are newer than their preregistration is unknown: {reason}."]
     known = records.dropna(subset="commit")
@@ -162,15 +162,23 @@ def _against_preregistration(study, records):
     ]
 
 
-def _preregistration():
-    """Hash and date of the commit that added the preregistration, and None; or None, None and why they are unknown."""
+def _preregistration(first):
+    """Hash and date of the plan in force when the first run finished, and None; or None, None and why it is unknown.
+
+    That is the newest commit by then of the preregistration or its twin. Where the preregistration was added later, the
+    commit that added it.
+    """
     shallow = git("rev-parse", "--is-shallow-repository", folder=ROOT)
     if shallow is None:
         return None, None, "this copy has no git history"
     if shallow != "false":  # in a shallow clone, the oldest commit there seems to add every file
         return None, None, "this is a shallow clone; git fetch --unshallow completes it"
     added = commits("--diff-filter=A", "--", PREREGISTRATION, folder=ROOT)
-    return (*added[-1], None) if added else (None, None, f"{PREREGISTRATION} is not committed")
+    if not added:
+        return None, None, f"{PREREGISTRATION} is not committed"
+    changes = commits("--", PREREGISTRATION, TWIN, folder=ROOT)
+    by_then = [(commit, date) for commit, date in changes if added[-1][1] <= date < first]
+    return (*(by_then or added[-1:])[0], None)
 
 
 def _changes(added, first):

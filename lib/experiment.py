@@ -91,12 +91,13 @@ def _train(config, folder, trainer, rows, identity, on_epoch, checkpoint_seconds
     try:
         while trainer.epoch < config.epochs:
             rows.append(trainer.train_epoch())
+            due = time.perf_counter() - saved >= checkpoint_seconds or trainer.epoch == config.epochs
+            if not due:
+                unsaved = copy.deepcopy((trainer.state(), rows))  # the next epoch changes both in place
             _write_metrics(folder, rows)
-            if time.perf_counter() - saved >= checkpoint_seconds or trainer.epoch == config.epochs:
+            if due:
                 _save_checkpoint(folder, trainer.state(), rows, identity)
                 saved, unsaved = time.perf_counter(), None
-            else:
-                unsaved = copy.deepcopy((trainer.state(), rows))  # the next epoch changes both in place
             on_epoch(rows)
     except KeyboardInterrupt:
         if unsaved:

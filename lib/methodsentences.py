@@ -102,24 +102,32 @@ def _scores(study, results):
         return ""
     base, gated = ("/".join(f"{score:.1f}" for score in best[arm]) for arm in (study.baseline, study.arm))
     gaps = [two - one for one, two in zip(best[study.baseline], best[study.arm], strict=True)]
+    better = ", at the better of the other settings for each" if len(study.tuning.grid) > 1 else ""
     return (
-        rf"Along the {first.replace('_', ' ')} the baseline scores {base}\,\%, SE {gated}\,\% "
+        rf"Along the {first.replace('_', ' ')}{better} the baseline scores {base}\,\%, SE {gated}\,\% "
         f"(SE $-$ baseline {', '.join(signed(gap, 1) for gap in gaps)}). "
     )
 
 
 def _winners(study, results):
-    grid, winners = study.tuning.grid, results["winners"]
+    winners = results["winners"]
     named = {
         arm: ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in cell.items())
         for arm, cell in winners.items()
     }
     base, arm = named[study.baseline], named[study.arm]
     won = f"{base} won for both" if base == arm else f"{base} won for the baseline and {arm} for SE"
-    ends = [
-        name
-        for name, values in grid.items()
-        if len(values) > 2 and {cell[name] for cell in winners.values()} & {min(values), max(values)}
-    ]
-    edge = ", at the edge of the grid: the best may lie beyond" if ends else ""
-    return f"{won[0].upper()}{won[1:]}{edge}."
+    edges = [_edges(study.tuning.grid, winners[each]) for each in (study.baseline, study.arm)]
+    told = f"at the edge of the grid in {edges[0]}: the best may lie beyond" if edges[0] else ""
+    if edges[0] != edges[1]:
+        told = "at the edge of the grid in " + " and ".join(
+            f"{names} {owner}" for names, owner in zip(edges, ("for the baseline", "for SE"), strict=True) if names
+        )
+    return f"{won[0].upper()}{won[1:]}{told and f', {told}'}."
+
+
+def _edges(grid, cell):
+    """The settings of a cell that are the smallest or the largest value of the grid, in words."""
+    return ", ".join(
+        name.replace("_", " ") for name, values in grid.items() if cell[name] in (min(values), max(values))
+    )

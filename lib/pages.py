@@ -12,6 +12,7 @@ from lib.data import DESCRIPTIONS
 from lib.deviations import PREREGISTRATION
 from lib.html import notebook_to_html, write_page
 from lib.paths import REPORT, ROOT
+from lib.report import REPORTED
 from lib.runs import read_json
 
 PAPER = REPORT / "paper.pdf"
@@ -43,7 +44,7 @@ def _index(study, folder, trainings):
     figure = folder / FIGURE
     if figure.exists():
         lines.append(f"![Test accuracy of both arms by seed, and the paired differences](attachment:{figure.name})")
-    lines.append(_links(folder, trainings))
+    lines.append(_links(study, folder, trainings))
     cell = _one_cell("\n\n".join(lines))
     if figure.exists():
         picture = base64.b64encode(figure.read_bytes()).decode()
@@ -51,12 +52,12 @@ def _index(study, folder, trainings):
     return cell
 
 
-def _links(folder, trainings):
+def _links(study, folder, trainings):
     rows = [("the analysis, figures and code", "analysis.html")]
     rows += [(f"one training of {arm}", f"train-{arm}.html") for arm in trainings]
     rows.append(("the preregistration of the full-scale study", "preregistration.html"))
     outside = [
-        ("the paper", PAPER),
+        *([("the paper", PAPER)] if study.name in REPORTED else []),
         ("every number, for programs", folder / "results.json"),
         ("tables", folder / "tables"),
     ]

@@ -1,13 +1,11 @@
-"""Sentences of the paper on what the results mean: the answer, both readings, mechanism, price and limits."""
+"""Sentences of the paper on what the results mean: the answer, both readings of the brief, mechanism."""
 
 from scipy import stats
 
 from lib.behavioursentences import accuracy_lost, hardly_opened
 from lib.comparisons import LITERAL
-from lib.paths import outputs_folder
-from lib.runs import read_json
 from lib.statistics import ALPHA, SMALLEST_EFFECT_PP
-from lib.studyfacts import environment, hidden_units, is_preregistered, width_name
+from lib.studyfacts import is_preregistered
 from lib.wording import (
     HALF,
     HALF_SKIP,
@@ -22,7 +20,6 @@ from lib.wording import (
 )
 
 PUBLISHED_GAIN_PP = 0.39  # WRN-16-8 on CIFAR-10, Hu et al. 2020, table 4
-PUBLISHED_ACCURACY = 95.28  # ResNet-18 without Cutout, DeVries & Taylor 2017, table 1
 
 
 def answer(study, results):
@@ -56,7 +53,7 @@ def literal(study, results):
     adjusted = "" if row["p_adjusted"] < ALPHA else ", not adjusted"
     said = f"SE on the skip path gives {effect(row)} against the baseline{adjusted}"
     if not excludes_zero(row):
-        return f"{said}: for it, too, no difference is shown."
+        return f"{said}: no difference is shown."
     if row["difference_pp"] > 0:
         return f"{said}: an answer to the brief has to say which reading it is about."
     return (
@@ -72,27 +69,39 @@ def skip(study, results):
     row = _control(results, LITERAL, study.baseline)
     if row is None:
         return ""
-    rows = {(each["arm"], each["reference"]): each for each in results.get("placement") or []}
-    half, rest = rows.get((HALF_SKIP, study.baseline)), rows.get((LITERAL, HALF_SKIP))
+    half, rest, _ = _placement(study, results)
     said = f"On the skip path itself SE gives {effect(row)}"
-    explained = half and rest and excludes_zero(half) and half["difference_pp"] < 0 and not excludes_zero(rest)
-    if excludes_zero(row) and row["difference_pp"] < 0 and explained:
+    if _halving_suffices(half, rest):
         return f"{said}, which halving that path without SE gives as well, {effect(half)}."
     return f"{said}."
 
 
+def _placement(study, results):
+    """Rows of half scale − baseline, SE − half scale and static gate − baseline, each on the skip path."""
+    rows = {(row["arm"], row["reference"]): row for row in results.get("placement") or []}
+    wanted = [(HALF_SKIP, study.baseline), (LITERAL, HALF_SKIP), (STATIC_SKIP, study.baseline)]
+    return [rows.get(pair) for pair in wanted]
+
+
+def _halving_suffices(half, rest):
+    """Whether halving loses accuracy, and what SE adds to that is known to be less than half as much."""
+    if half is None or rest is None or not excludes_zero(half) or half["difference_pp"] > 0 or rest["low_pp"] is None:
+        return False
+    return max(abs(rest["low_pp"]), abs(rest["high_pp"])) < abs(half["difference_pp"]) / 2
+
+
 def _share_of_halving(study, results):
     """Whether halving the skip path, without a gate, explains the loss of SE there."""
-    rows = {(row["arm"], row["reference"]): row for row in results.get("placement") or []}
-    half, static = (rows.get((arm, study.baseline)) for arm in (HALF_SKIP, STATIC_SKIP))
-    rest = rows.get((LITERAL, HALF_SKIP))
-    if half is None or static is None or rest is None:
+    half, rest, static = _placement(study, results)
+    if half is None or rest is None or static is None:
         return "No arm halves the skip path alone, so that this start is not told from the rest. "
     alone = f"There a static gate gives {effect(static)}, the constant one half {effect(half)}"
-    if not excludes_zero(half):
-        return f"{alone}, which may be nothing, and SE against it {effect(rest)}. "
-    if not excludes_zero(rest):
+    if not excludes_zero(half) or half["difference_pp"] > 0:
+        return f"{alone}, and SE less the latter {effect(rest)}. "
+    if _halving_suffices(half, rest):
         return rf"{alone}, and SE less the latter {effect(rest)}: \emph{{halving suffices for such harm}}. "
+    if not excludes_zero(rest):
+        return f"{alone}; whether SE does more than halve is open, {effect(rest)}. "
     looking = "wins some of it back" if rest["difference_pp"] > 0 else "loses more"
     return f"{alone}, and SE {looking}, {effect(rest)}. "
 
@@ -139,55 +148,44 @@ def gate_use(study, results):
     )
     if row is None:
         return ""
-    needed, lost = excludes_zero(row), f"fixing them costs {accuracy_lost(results)['mean']} points"
+    needed = row["low_pp"] is not None and row["low_pp"] > 0
+    lost = f"fixing them costs {accuracy_lost(results)['mean']} points"
     if not hardly_opened(study, results):
-        return f"The gates have left the half where they start, and {lost}{'' if needed else ', which may be nothing'}."
+        use = "the network relies on them" if needed else "the network is not shown to rely on them"
+        return f"The gates have left the half where they start; {lost}: {use}{_against_half(study, results, needed)}."
     moved = (
         r"\textbf{The gates hardly moved on average}: block means stay near one half, where they start and weight "
         "decay pulls"
     )
-    half, alike = _control(results, study.arm, HALF), ""
-    if half:
-        alike = f"half scale, trained without, is {'not ' * (not excludes_zero(half))}told from SE, {effect(half)}"
     if not needed:
-        return f"{moved}, and {lost}, which may be nothing{alike and f'; {alike}'}."
-    return f"{moved}. Yet {lost}: the network relies on them{alike and f', though {alike}'}. Use is not benefit."
+        return f"{moved}; {lost}, which may be nothing{_against_half(study, results, needed)}."
+    return f"{moved}. Yet {lost}: the network relies on them{_against_half(study, results, needed)}."
 
 
-def cost(study, results):
-    """Parameters, multiply-adds and time that SE adds."""
-    arms = {row["arm"]: row for row in results["all_arms"]}
-    parameters, multiply_adds = (
-        100 * (arms[study.arm][name] / arms[study.baseline][name] - 1) for name in ("parameters", "multiply_adds")
-    )
-    said = rf"SE adds {parameters:.1f}\,\% parameters and {multiply_adds:.2f}\,\% multiply-adds"
-    said += ", which do not count that each gate reads its feature map twice more"
-    device = environment(study).get("device_name")
-    for path in sorted(outputs_folder("benchmark").glob("*/results.json")):
-        measured = read_json(path)
-        if measured["environment"]["device_name"] == device:
-            ratio = measured["se_step_time_ratio"]["ours"]
-            timed = (
-                f"{ratio['median']:.2f} times as long (middle half of rounds {ratio['q1']:.2f} to {ratio['q3']:.2f})"
-            )
-            return f"{said}; timed apart, at full width and $r=16$, a training step takes {timed}."
-    return f"{said}."
+def _against_half(study, results, needed):
+    """How SE does against the arm that is what its gates are at the start, as the end of a sentence."""
+    half = _control(results, study.arm, HALF)
+    if half is None:
+        return ""
+    if excludes_zero(half):
+        side = "ahead of" if half["difference_pp"] > 0 else "behind"
+        return f", and SE is {side} half scale, trained without, by {effect(half)}"
+    alike = f"half scale, trained without, is not told from SE, {effect(half)}"
+    return f", though {alike}. Use is not benefit" if needed else f"; {alike}"
 
 
 def tuning_lesson(study, results):
-    """What the tuning had promised, where the test does not bear it out."""
-    cells = [results["winners"][arm] for arm in (study.baseline, study.arm)]
+    """What the tuning had promised with the settings that won, and how far so few seeds scatter."""
+    cells, primary = [results["winners"][arm] for arm in (study.baseline, study.arm)], results["primary"]
     row = next((row for row in results.get("tuning") or [] if cells[0] == cells[1] == _settings(row, cells[0])), None)
-    interval = results["primary"]["seed_interval_pp"]
-    if row is None or interval is None:
+    few, n, spread = len(study.tuning.seeds), primary["n_pairs"], primary["sd_difference_pp"]
+    if row is None or not spread:
         return ""
-    gap = row[study.arm] - row[study.baseline]
-    seeds, pairs = (in_words(count) for count in (len(study.tuning.seeds), results["primary"]["n_pairs"]))
-    if interval[0] <= gap <= interval[1]:
-        return ""
+    scatter = stats.t.isf(ALPHA / 2, n - 1) * spread * (1 / few + 1 / n) ** 0.5
+    gap, seeds = row[study.arm] - row[study.baseline], in_words(few)
     return (
-        f"{seeds[0].upper()}{seeds[1:]} seeds of the tuning had put SE at {signed(gap, 1)} points; {pairs} of the test "
-        f"put it at {signed(results['primary']['difference_pp'])}."
+        f"{seeds[0].upper()}{seeds[1:]} seeds of the tuning had put SE at {signed(gap, 1)} points; around the test's "
+        f"{signed(primary['difference_pp'])} {seeds} seeds scatter by $\\pm{scatter:.1f}$."
     )
 
 
@@ -195,36 +193,17 @@ def _settings(row, cell):
     return {name: row[name] for name in cell}
 
 
-def practice(study, results):
-    """Whether the cost is worth paying."""
-    said = {
-        "superior": "At its price SE is worth having where accuracy counts.",
-        "inferior": "There is no reason to pay for SE here.",
-        "different but negligible": "Accuracy is no reason to pay for SE here.",
-        "equivalent": "Accuracy is no reason to pay for SE here.",
-    }
-    unknown = "Whether SE is worth its price these runs cannot say; the plain network is the simpler choice."
-    return said.get(results["primary"]["decision"], unknown)
-
-
-def scale(study, results):
-    """What the size of the networks and the length of training cannot show."""
-    config = study.run(study.baseline, 0)
+def why_not(study, results):
+    """Why SE might not help on these images, unless it does, and what would change our mind."""
+    why = (
+        r"\textbf{Why SE may not help here.} One centred object of ten kinds leaves little context to squeeze, units "
+        "of the last stage see most of the image already, and batch norm has a scale for each channel. "
+    )
+    mind = (
+        "At full width: SE above the static gate (looking matters), half scale as good as SE (the start does), a loss "
+        "on the skip path that fades with longer training (its start, not its place)."
+    )
     if is_preregistered(study):
-        return f"Training lasts {config.epochs} epochs where 200 are common; effects of longer training cannot show."
-    return (
-        f"At {width_name(config)} width the first gates have {in_words(hidden_units(config)[0])} hidden units, and "
-        f"after {in_words(config.epochs)} epochs no network is near what it could reach: we compare early speed, not "
-        "final quality. An effect that needs width or time cannot show, and one seen here need not last."
-    )
-
-
-def baseline_gap(study, results):
-    """How the baseline compares with a published one."""
-    gap = PUBLISHED_ACCURACY - 100 * results["arms"][study.baseline]["test_accuracy_mean"]
-    side = "below" if gap > 0 else "above"
-    said = (
-        rf"A published ResNet-18 reaches {PUBLISHED_ACCURACY}\,\% \citep{{devries2017}}, and ours is "
-        f"{abs(gap):.1f} points {side}"
-    )
-    return f"{said}; a weak baseline can be easier, or harder, to improve." if gap > 1 else f"{said}."
+        mind = "The same comparison after 200 epochs, or in another laboratory, with another decision."
+    helped = results["primary"]["decision"] == "superior"
+    return rf"{'' if helped else why}\textbf{{What would change our mind.}} {mind}"

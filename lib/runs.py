@@ -46,13 +46,14 @@ def _remove_abandoned(folder, mark):
     for left in folder.iterdir():
         number = left.name.removeprefix(mark)
         if left.name.startswith(mark) and number.isdecimal() and not _is_alive(int(number)):
-            left.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is another user's, and stays
+                left.unlink(missing_ok=True)
 
 
 def _is_alive(process):
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the latter for a number that no process has
         return False
     except PermissionError:  # it is another user's
         return True

@@ -2,6 +2,7 @@
 
 from lib import behavioursentences as behaviour
 from lib import comparisonsentences as comparison
+from lib import limitsentences as limits
 from lib import methodsentences as method
 from lib import reflectionsentences as reflection
 
@@ -34,11 +35,12 @@ SENTENCES = {
     "published": reflection.published,
     "mechanism": reflection.mechanism,
     "gateUse": reflection.gate_use,
+    "whyNot": reflection.why_not,
     "tuningLesson": reflection.tuning_lesson,
-    "cost": reflection.cost,
-    "practice": reflection.practice,
-    "scale": reflection.scale,
-    "baseline": reflection.baseline_gap,
+    "cost": limits.cost,
+    "practice": limits.practice,
+    "scale": limits.scale,
+    "baseline": limits.baseline_gap,
 }
 
 

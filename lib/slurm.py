@@ -60,6 +60,8 @@ def run_jobs(study, study_name, configs, jobs=None):
                 answer = _queue()
                 if answer is not None:
                     queue = {config: _entry(answer, job) for config, job in active.items()}
+                    for config in [config for config in ended if queue.get(config, ("",))[0] not in ENDED]:
+                        del ended[config]  # it was only missing from one answer
                 for config in [config for config, (state, *_) in queue.items() if state in ENDED]:
                     seconds = time.monotonic() - ended.setdefault(config, time.monotonic())
                     if seconds >= VISIBLE_SECONDS or not _looks_lost(study, config, queue[config][0]):
@@ -88,6 +90,7 @@ def _submit(study, study_name, configs, jobs):
     import submitit
 
     outputs = outputs_folder(study.name)
+    os.environ.pop("SBATCH_COMMENT", None)  # it would go before our comment
     folders = {"STUDY_DATA": str(data_folder()), "STUDY_OUTPUTS": str(outputs.parent)}
     try:
         executor = submitit.SlurmExecutor(outputs / "logs" / "slurm")
@@ -152,7 +155,7 @@ def _looks_lost(study, config, state):
 def _error(study, config, job, state):
     """Why the run of an ended job is not complete, in one line; None where it is."""
     if state == "FAILED":
-        lines = (job.stderr() or f"no error in {job.paths.stderr}").strip().splitlines()
+        lines = ((job.stderr() or "").strip() or f"no error in {job.paths.stderr}").splitlines()
         return lines[-1].removeprefix(f"{StudyError.__module__}.{StudyError.__name__}: ")
     if not _summary(study, config).exists():
         return f"SLURM job {job.job_id} ended before the run was complete ({state})"

@@ -239,15 +239,23 @@ def test_a_run_that_does_not_say_when_it_finished_is_told(study, registered):
 
 @pytest.mark.parametrize("path", [PREREGISTRATION, TWIN])
 def test_a_change_after_the_first_run_is_told_and_one_before_is_not(study, checkout, registered, path):
-    commit(checkout, path, "better", day=3)
-    finish_all(study, day=5, commit=registered)
-    finish(study, study.runs[0], day=4, commit=registered)
-    assert deviations(study) == []
+    better = commit(checkout, path, "better", day=3)
+    finish_all(study, day=5, commit=better)
+    finish(study, study.runs[0], day=4, commit=better)
+    assert deviations(study) == [] and preregistration_record(study)["commit"] == better[:7]
     change = commit(checkout, path, "too late", day=4)
     assert deviations(study) == [
         f"1 commit changed {PREREGISTRATION} or {TWIN} after the first run, 2026-05-04 00:00 UTC: "
         f"{change[:7]} of 2026-05-04 10:00 UTC."
     ]
+
+
+def test_code_older_than_the_plan_in_force_is_told(study, checkout, registered):
+    better = commit(checkout, TWIN, "better", day=3)
+    finish_all(study, day=5, commit=better)
+    finish(study, study.runs[0], day=4, commit=registered)
+    (sentence,) = deviations(study)
+    assert sentence.startswith("1 run came from code that is not known to be") and better[:7] in sentence
 
 
 def test_a_change_that_is_not_committed_is_told(study, checkout, registered):

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import nbformat
@@ -60,3 +61,9 @@ def test_equal_results_give_equal_pages(folder):
     before = [page.read_bytes() for page in pages]
     write_pages(STUDY, folder, {})
     assert [page.read_bytes() for page in pages] == before
+
+
+@pytest.mark.parametrize(("name", "linked"), [("laptop", True), ("mine", False)])
+def test_the_paper_is_linked_only_by_a_study_that_it_can_be_about(folder, name, linked):
+    index = write_pages(dataclasses.replace(STUDY, name=name), folder, {})
+    assert any(link.endswith("paper.pdf") for link in links(index)) == linked

@@ -10,9 +10,10 @@ import pytest
 from papercases import OUTCOMES, PARTS, committed, full_study, of_full_study, with_outcome
 
 from lib.errors import StudyError
+from lib.limitsentences import PUBLISHED_ACCURACY
 from lib.paper import PAGE_LIMIT, build_paper, missing_tex
 from lib.paths import ROOT, run_folder
-from lib.reflectionsentences import PUBLISHED_ACCURACY, PUBLISHED_GAIN_PP
+from lib.reflectionsentences import PUBLISHED_GAIN_PP
 from lib.report import arms_table, macros, reported_study, write_report
 from lib.runs import write_json
 from lib.sentences import sentences
