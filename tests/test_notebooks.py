@@ -94,7 +94,7 @@ def test_a_failing_notebook_says_why_and_leaves_no_output(parameters, expected, 
 
 
 def test_by_hand_from_the_notebooks_folder_a_bar_and_a_curve_are_shown(monkeypatch):
-    # the analysis by hand has menus, for which test_jupyterlab.py has a browser: nbclient now and then hangs on them
+    # the analysis by hand has menus, for which test_jupyterlab.py has a browser: nbclient has hung on them
     monkeypatch.delenv("STUDY_HEADLESS", raising=False)
     notebook = read(NOTEBOOKS / "train.ipynb")
     NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": NOTEBOOKS}}).execute()
