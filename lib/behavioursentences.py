@@ -5,7 +5,7 @@ import pandas as pd
 
 from lib.paths import outputs_folder
 from lib.statistics import ALPHA
-from lib.studyfacts import COPY
+from lib.studyfacts import COPY, table_row, table_rows
 from lib.wording import effect, excludes_zero, first_names, p_value, signed, span
 
 NEAR_HALF = 0.05  # gates that have moved less than this from where they start have hardly moved
@@ -33,7 +33,7 @@ def disagreement(study, results):
 
 def classes(study, results):
     """Which classes differ."""
-    rows = [row for row in results.get("recall_by_class") or [] if row["p_fdr"] is not None]
+    rows = [row for row in table_rows(results, "recall_by_class") if row["p_fdr"] is not None]
     if not rows:
         return "Classes have not been compared."
     clear = [row for row in rows if row["p_fdr"] < ALPHA]
@@ -65,7 +65,7 @@ def _confusion(study, arm):
 
 def subsets(study, results):
     """The primary comparison without doubtful images, and on those that people find hard."""
-    rows = {row["subset"]: row for row in results.get("subsets") or []}
+    rows = {row["subset"]: row for row in table_rows(results, "subsets")}
     wanted = {
         "without duplicates and label errors": r"without near-duplicates of training images \citep{barz2020} and "
         r"likely label errors \citep{northcutt2021}",
@@ -77,7 +77,7 @@ def subsets(study, results):
 
 def calibration(study, results):
     """Expected calibration error of both arms."""
-    row = next((row for row in results.get("calibration") or [] if row["metric"] == "ece"), None)
+    row = table_row(results, "calibration", metric="ece")
     if row is None:
         return "Calibration has not been compared."
     low, high = (None if row[end] is None else 100 * row[end] for end in ("low", "high"))
@@ -89,7 +89,7 @@ def calibration(study, results):
 
 def corruption(study, results):
     """Accuracy on corrupted images, and which corruptions stand out."""
-    rows = {row["corruption"]: row for row in results.get("corruptions") or [] if row["severity"] == 0}
+    rows = {row["corruption"]: row for row in table_rows(results, "corruptions") if row["severity"] == 0}
     if "mean" not in rows:
         return "Corrupted images have not been compared."
     said = rf"Over all corruptions \citep{{hendrycks2019}} accuracy differs by {effect(rows.pop('mean'))}"
@@ -106,7 +106,7 @@ def lossless(study, results):
     """What the JPEG copy costs."""
     if results["data_source"] != COPY:
         return ""
-    row = next((row for row in results.get("lossless") or [] if row["arm"] == study.baseline), None)
+    row = table_row(results, "lossless", arm=study.baseline)
     difference = results.get("lossless_difference") or {}
     if row is None or difference.get("interval_pp") is None:
         return "What the copy costs has not been measured."
@@ -136,7 +136,7 @@ def gates(study, results):
 
 def gate_rows(study, results):
     """The rows of the table of gates that are about the primary arm, in order of depth."""
-    return [row for row in results.get("gates") or [] if row["arm"] == study.arm]
+    return [row for row in table_rows(results, "gates") if row["arm"] == study.arm]
 
 
 def hardly_opened(study, results):
@@ -158,5 +158,5 @@ def lesions(study, results):
 
 def accuracy_lost(results):
     """{intervention: points of accuracy lost with its interval} for all blocks at once, as LaTeX text."""
-    rows = [row for row in results.get("interventions") or [] if row["block"] == "all"]
+    rows = [row for row in table_rows(results, "interventions") if row["block"] == "all"]
     return {row["intervention"]: f"${row['drop_pp']:.2f}$ ({span([row['low_pp'], row['high_pp']])})" for row in rows}

@@ -8,6 +8,7 @@ from scipy import stats
 from lib.comparisons import CONTROLS
 from lib.config import SEPARATOR
 from lib.statistics import ALPHA, SMALLEST_EFFECT_PP, holm
+from lib.studyfacts import table_rows
 from lib.wording import (
     comparison_name,
     effect,
@@ -103,7 +104,7 @@ def pairing(study, results):
 
 def controls(study, results):
     """What the confirmatory family of controls shows."""
-    rows = results.get("controls") or []
+    rows = table_rows(results, "controls")
     if not rows:
         return "The controls have not been run, so that an effect could have any of the causes they separate."
     significant = [row for row in rows if row["p_adjusted"] < ALPHA]
@@ -156,7 +157,7 @@ def _t_p(row):
 
 def sensitivity(study, results):
     """Other reductions, and each other's winner of the tuning, against the baseline."""
-    rows = [row for row in results.get("sensitivity") or [] if row["reference"] == study.baseline]
+    rows = [row for row in table_rows(results, "sensitivity") if row["reference"] == study.baseline]
     crossed = next((row for row in rows if SEPARATOR in row["arm"]), None)
     reductions = [row for row in rows if SEPARATOR not in row["arm"]]
     said = []
@@ -171,7 +172,7 @@ def sensitivity(study, results):
 
 def curves(study, results):
     """What longer training and more data bring to the baseline, and the difference along both."""
-    length, data = (results.get(name) or [] for name in ("curve_length", "curve_data"))
+    length, data = (table_rows(results, name) for name in ("curve_length", "curve_data"))
     points = [*length, *(row for row in data if row["variant"] or not length)]  # the own point stands in both
     if not points:
         return "Other training lengths and amounts of data have not been run."

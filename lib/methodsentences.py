@@ -2,7 +2,7 @@
 
 from lib.deviations import PREREGISTERED
 from lib.study import load_study
-from lib.studyfacts import COPY, is_preregistered, warmup_percent, width_name
+from lib.studyfacts import COPY, is_preregistered, table_rows, warmup_percent, width_name
 from lib.wording import escaped, in_words, signed
 
 IMAGES = 50_000  # training images of CIFAR-10
@@ -39,7 +39,7 @@ def preregistration(study, results):
 def _changes(study):
     """What a rehearsal does otherwise than the preregistered study."""
     full = load_study(PREREGISTERED)
-    theirs, ours = (next(iter([*each.runs, *each.awaiting])) for each in (full, study))
+    theirs, ours = ([*each.runs, *each.awaiting][0] for each in (full, study))
     changed = [
         ("width", theirs.width != ours.width),
         (f"length ({theirs.epochs} epochs)", theirs.epochs != ours.epochs),
@@ -91,7 +91,7 @@ def _cell(cell):
 
 def _scores(study, results):
     """Mean accuracies on the held-out images along the first setting of the grid, at the best of the others."""
-    table = results.get("tuning") or []
+    table = table_rows(results, "tuning")
     first, *_ = study.tuning.grid
     values = study.tuning.grid[first]
     best = {

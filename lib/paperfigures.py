@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib import font_manager, get_data_path
 from matplotlib import pyplot as plt
 from matplotlib.colors import TwoSlopeNorm
-from scipy import stats
 
+from lib.behaviour import seed_interval
 from lib.behavioursentences import gate_rows
 from lib.comparisons import paired_values
 from lib.comparisonsentences import smallest_adjusted_p
@@ -16,6 +16,7 @@ from lib.data import CLASSES
 from lib.figures import TEXT, arm_colours, draw_differences, mark_zero, use_style
 from lib.runs import atomic_write, load_logit_stack, load_runs
 from lib.statistics import ALPHA, confusion_percent
+from lib.studyfacts import table_rows
 from lib.wording import comparison_name
 
 TEXT_FONT = f"{get_data_path()}/fonts/ttf/STIXGeneral.ttf"  # comes with matplotlib; like the text around the figures
@@ -58,7 +59,7 @@ def effects_figure(differences, study, results):
 
 
 def _draw_comparisons(axis, differences, study, results):
-    primary, controls = results["primary"], results.get("controls") or []
+    primary, controls = results["primary"], table_rows(results, "controls")
     mark_zero(axis, band=True)
     heights = np.linspace(-0.35, 0.35, len(differences)) if len(differences) > 1 else [0]
     axis.plot(differences, heights, "o", color=arm_colours([study.arm])[study.arm], markersize=2.8, alpha=0.8)
@@ -127,7 +128,7 @@ def behaviour_figure(study, results, shifts):
         1, 3, figsize=(PRINT_WIDTH, 1.55), width_ratios=[1, 1.2, 1.3], layout="constrained"
     )
     _draw_class_share(share_axis, gate_rows(study, results))
-    _draw_lost(lost_axis, results.get("interventions") or [])
+    _draw_lost(lost_axis, table_rows(results, "interventions"))
     _draw_confusions(class_axis, shifts, CLASSES[study.run(study.baseline, 0).dataset])
     return figure
 
@@ -169,12 +170,11 @@ def _draw_confusions(axis, shifts, classes):
     mean = shifts.mean(0)
     largest = max(abs(mean).max(), 1e-9)
     picture = axis.imshow(mean, cmap="PuOr_r", norm=TwoSlopeNorm(0, -largest, largest))
-    if len(shifts) > 1:
-        half = stats.t.isf(0.025, len(shifts) - 1) * shifts.std(0, ddof=1) / len(shifts) ** 0.5
-        for row, column in zip(*np.nonzero(abs(mean) > half), strict=True):
-            sign = "+" if mean[row, column] > 0 else "−"
-            ink = "white" if abs(mean[row, column]) > largest / 2 else "black"
-            axis.text(column, row, sign, ha="center", va="center", fontsize=7, color=ink)
+    low, high = np.apply_along_axis(seed_interval, 0, shifts)
+    for row, column in np.argwhere((low > 0) | (high < 0)):
+        sign = "+" if mean[row, column] > 0 else "−"
+        ink = "white" if abs(mean[row, column]) > largest / 2 else "black"
+        axis.text(column, row, sign, ha="center", va="center", fontsize=7, color=ink)
     axis.set_xticks(range(len(classes)), [name[:4] for name in classes], rotation=90)
     axis.set_yticks(range(len(classes)), classes)
     axis.set(xlabel="given", ylabel="true")

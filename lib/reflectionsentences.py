@@ -5,7 +5,7 @@ from scipy import stats
 from lib.behavioursentences import accuracy_lost, hardly_opened
 from lib.comparisons import LITERAL
 from lib.statistics import ALPHA, SMALLEST_EFFECT_PP
-from lib.studyfacts import is_preregistered
+from lib.studyfacts import is_preregistered, table_row, table_rows
 from lib.wording import (
     HALF,
     HALF_SKIP,
@@ -47,7 +47,7 @@ def answer(study, results):
 
 def literal(study, results):
     """What the other reading of the brief gives, and what that is owed to."""
-    row = _control(results, LITERAL, study.baseline)
+    row = table_row(results, "controls", arm=LITERAL, reference=study.baseline)
     if row is None:
         return "The literal reading has not been run."
     adjusted = "" if row["p_adjusted"] < ALPHA else ", not adjusted"
@@ -66,7 +66,7 @@ def literal(study, results):
 
 def skip(study, results):
     """The other reading in one sentence, for the abstract."""
-    row = _control(results, LITERAL, study.baseline)
+    row = table_row(results, "controls", arm=LITERAL, reference=study.baseline)
     if row is None:
         return ""
     half, rest, _ = _placement(study, results)
@@ -78,9 +78,8 @@ def skip(study, results):
 
 def _placement(study, results):
     """Rows of half scale − baseline, SE − half scale and static gate − baseline, each on the skip path."""
-    rows = {(row["arm"], row["reference"]): row for row in results.get("placement") or []}
     wanted = [(HALF_SKIP, study.baseline), (LITERAL, HALF_SKIP), (STATIC_SKIP, study.baseline)]
-    return [rows.get(pair) for pair in wanted]
+    return [table_row(results, "placement", arm=arm, reference=reference) for arm, reference in wanted]
 
 
 def _halving_suffices(half, rest):
@@ -106,11 +105,6 @@ def _share_of_halving(study, results):
     return f"{alone}, and SE {looking}, {effect(rest)}. "
 
 
-def _control(results, arm, reference):
-    rows = results.get("controls") or []
-    return next((row for row in rows if (row["arm"], row["reference"]) == (arm, reference)), None)
-
-
 def published(study, results):
     """What a single pair of runs would be worth."""
     spread = results["primary"]["sd_difference_pp"]
@@ -124,8 +118,7 @@ def published(study, results):
 
 def mechanism(study, results):
     """Which of the explanations the controls support."""
-    rows = results.get("controls") or []
-    sharpest = next((row for row in rows if row["reference"] == STATIC), None)
+    rows, sharpest = table_rows(results, "controls"), table_row(results, "controls", reference=STATIC)
     if sharpest is None:
         return "The static gate, which would tell looking from optimisation, has not been run."
     said = f"The sharpest control, SE against a static gate, gives {effect(sharpest)}"
@@ -142,10 +135,7 @@ def mechanism(study, results):
 
 def gate_use(study, results):
     """How much of the treatment was delivered: whether gates have opened, and whether accuracy needs them."""
-    row = next(
-        (row for row in results.get("interventions") or [] if (row["intervention"], row["block"]) == ("mean", "all")),
-        None,
-    )
+    row = table_row(results, "interventions", intervention="mean", block="all")
     if row is None:
         return ""
     needed = row["low_pp"] is not None and row["low_pp"] > 0
@@ -164,7 +154,7 @@ def gate_use(study, results):
 
 def _against_half(study, results, needed):
     """How SE does against the arm that is what its gates are at the start, as the end of a sentence."""
-    half = _control(results, study.arm, HALF)
+    half = table_row(results, "controls", reference=HALF)  # SE at whichever winner the controls are held against
     if half is None:
         return ""
     if excludes_zero(half):
@@ -177,7 +167,7 @@ def _against_half(study, results, needed):
 def tuning_lesson(study, results):
     """What the tuning had promised with the settings that won, and how far so few seeds scatter."""
     cells, primary = [results["winners"][arm] for arm in (study.baseline, study.arm)], results["primary"]
-    row = next((row for row in results.get("tuning") or [] if cells[0] == cells[1] == _settings(row, cells[0])), None)
+    row = table_row(results, "tuning", **cells[0]) if cells[0] == cells[1] else None
     few, n, spread = len(study.tuning.seeds), primary["n_pairs"], primary["sd_difference_pp"]
     if row is None or not spread:
         return ""
@@ -187,10 +177,6 @@ def tuning_lesson(study, results):
         f"{seeds[0].upper()}{seeds[1:]} seeds of the tuning had put SE at {signed(gap, 1)} points; around the test's "
         f"{signed(primary['difference_pp'])} {seeds} seeds scatter by $\\pm{scatter:.1f}$."
     )
-
-
-def _settings(row, cell):
-    return {name: row[name] for name in cell}
 
 
 def why_not(study, results):

@@ -9,7 +9,15 @@ from lib.runs import atomic_write, read_json
 from lib.sentences import sentences
 from lib.statistics import SMALLEST_EFFECT_PP
 from lib.study import load_study
-from lib.studyfacts import environment, hidden_units, is_preregistered, stage_widths, warmup_percent, width_name
+from lib.studyfacts import (
+    environment,
+    hidden_units,
+    is_preregistered,
+    stage_widths,
+    table_rows,
+    warmup_percent,
+    width_name,
+)
 from lib.wording import arm_name, escaped, in_words, p_value, percent, signed, span
 
 REPORTED = ("paper", "laptop")  # the first of these with a complete primary comparison is what the paper reports
@@ -84,8 +92,8 @@ def _study_facts(study, results):
         "WarmupShare": f"{warmup_percent(config):.0f}",
         "WeightDecay": "weight decay" + ("" if "weight_decay" in study.tuning.grid else f" {config.weight_decay:g}"),
         "Pairs": results["primary"]["n_pairs"],
-        "ControlPairs": in_words(max((row["n_pairs"] for row in results.get("controls") or []), default=0)),
-        "CurvePairs": in_words(max((row["n_pairs"] for row in _curve_rows(results)), default=0)),
+        "ControlPairs": _most_pairs(results, "controls"),
+        "CurvePairs": _most_pairs(results, "curve_length", "curve_data"),
         "ProbeImages": f"{config.probe_images:,}",
         "Device": escaped(record.get("device_name", "unknown device")),
         "Precision": escaped(record.get("precision", "unknown precision").replace("bf16", "bfloat16")),
@@ -95,8 +103,9 @@ def _study_facts(study, results):
     }
 
 
-def _curve_rows(results):
-    return [row for name in ("curve_length", "curve_data") for row in results.get(name) or []]
+def _most_pairs(results, *tables):
+    """The largest number of pairs in these tables, in words."""
+    return in_words(max((row["n_pairs"] for row in table_rows(results, *tables)), default=0))
 
 
 def _primary_numbers(study, results):
@@ -144,9 +153,9 @@ def arms_table(study, results):
 
 def _differences(study, results):
     """{arm: its mean paired difference from the baseline in points}."""
-    tables = [*(results.get(name) or [] for name in ("controls", "placement", "sensitivity"))]
-    rows = [row for table in tables for row in table if row["reference"] == study.baseline]
-    return {row["arm"]: row["difference_pp"] for row in rows} | {study.arm: results["primary"]["difference_pp"]}
+    rows = table_rows(results, "controls", "placement", "sensitivity")
+    differences = {row["arm"]: row["difference_pp"] for row in rows if row["reference"] == study.baseline}
+    return differences | {study.arm: results["primary"]["difference_pp"]}
 
 
 def _write(path, text):

@@ -37,3 +37,13 @@ def hidden_units(config):
 def warmup_percent(config):
     """Share of the updates in which the learning rate rises, in percent."""
     return 100 * config.warmup_epochs / config.epochs
+
+
+def table_rows(results, *tables):
+    """All rows of these tables of results.json, one after the other; none of a table that is not there."""
+    return [row for name in tables for row in results.get(name) or []]
+
+
+def table_row(results, table, **values):
+    """The first row of a table of results.json with these values, or None."""
+    return next((row for row in table_rows(results, table) if {name: row[name] for name in values} == values), None)

@@ -106,6 +106,13 @@ def test_what_gates_are_used_for_follows_lesions_and_half_scale(lost, half, word
     assert ("hardly moved" in said) == (mean == 0.5) and ("have left the half" in said) == (mean == 0.9)
 
 
+def test_half_scale_is_held_against_se_at_the_winner_of_the_baseline_where_winners_differ():
+    study, results = committed()
+    row = next(row for row in results["controls"] if row["reference"] == "half_scale_resnet18")
+    row["arm"] = "se_resnet18__other_winner"
+    assert "half scale" in gate_use(study, results)
+
+
 def test_reasons_against_se_are_given_unless_it_helped():
     study, results = committed()
     assert "Why SE may not help" in why_not(study, with_outcome(results, "inconclusive"))
