@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from lib import launch, slurm
-from lib.data import load_dataset, local_source
+from lib.data import cifar10_is_here, load_dataset
 from lib.devices import choose_device, resolve_precision
 from lib.errors import StudyError
 from lib.models import build_model
@@ -88,7 +88,7 @@ def _train(study, name, missing, options, gpus, started):
             failures = slurm.run_jobs(study, name, missing, options.jobs)
         else:
             queue = launch.Queue(study, name, missing, slots, seconds, _seconds_left(options, started))
-            failures, seconds, not_started = queue.work(), queue.seconds_per_image, queue.not_started
+            failures, seconds, not_started = queue.work(), queue.seconds_per_work, queue.not_started
         tuned, study = bool(study.awaiting), load_study(name)
         missing = launch.missing_runs(study)
         if not_started:
@@ -151,7 +151,7 @@ def _default_study(gpus, dry_run):
     """`paper` with a GPU, else `laptop`; `smoke` where CIFAR-10 can neither be found nor downloaded."""
     name = "paper" if gpus else "laptop"
     print(f"no --study given and {'a' if gpus else 'no'} GPU here: taking {name!r}")
-    if local_source() is None and not dry_run:
+    if not cifar10_is_here() and not dry_run:
         try:
             load_dataset("cifar10")
         except StudyError:

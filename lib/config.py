@@ -25,11 +25,9 @@ RANGES = {
     "momentum": (0, 0.999),
     "weight_decay": (0, 1),
     "warmup_epochs": (0, 10_000),
-    "label_smoothing": (0, 0.9),
     "crop_padding": (0, 31),
     "validation_images": (0, 49_000),
-    "probe_images": (2, 10_000),
-    "train_fraction": (0.001, 1),
+    "lesion_images": (2, 10_000),
 }
 CHOICES = {"dataset": DATASETS, "precision": PRECISIONS}
 
@@ -44,18 +42,16 @@ class RunConfig:
     dataset: str = "cifar10"
     width: float = 1.0  # multiplies the stage widths 64, 128, 256, 512
     reduction: int = 16  # r of the SE gate: C → C/r → C
-    epochs: int = 50
+    epochs: int = 8
     batch_size: int = 128
     learning_rate: float = 0.1  # at the end of the warm-up
     momentum: float = 0.9  # Nesterov
     weight_decay: float = 5e-4  # on every parameter: weights, batch norms and gates alike
-    warmup_epochs: float = 5.0
-    label_smoothing: float = 0.0
+    warmup_epochs: float = 0.5
     crop_padding: int = 4  # pixels, reflected
     horizontal_flip: bool = True
     validation_images: int = 0  # held out of the training images, stratified; such a run never sees the test images
-    train_fraction: float = 1.0  # share of the training images, nested and stratified
-    probe_images: int = 2000  # test images for corruptions and for interventions on gates
+    lesion_images: int = 500  # test images on which gates are lesioned
     precision: str = "auto"  # auto takes what the device does well
 
     def __post_init__(self):

@@ -1,6 +1,8 @@
 """The device of a run, the precision that it does well, and the record of what a run ran on."""
 
+import ast
 import dataclasses
+import hashlib
 import os
 import platform
 import sys
@@ -9,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from lib.gitinfo import git
+from lib.gitinfo import commit, uncommitted_changes
 from lib.paths import ROOT
 from lib.speedups import choose_speedups
 
+TRAINING_CODE = ("batches.py", "models.py", "speedups.py", "training.py")  # what decides the weights of a run
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "pillow", "papermill")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -50,7 +53,7 @@ def device_name(device):
 
 
 def describe_environment(device, precision):
-    """What a run ran on, for environment.json: versions, device, threads, commit; no host or user names."""
+    """What a run ran on, for environment.json: versions, device, threads, code; no host or user names."""
     return {
         "python": platform.python_version(),
         "python_executable": _inside(Path(sys.executable)),
@@ -62,9 +65,19 @@ def describe_environment(device, precision):
         "speedups": dataclasses.asdict(choose_speedups(device, precision)),
         "threads": torch.get_num_threads(),
         "cpu_count": os.cpu_count(),
-        "commit": git("rev-parse", "HEAD", folder=ROOT),
-        "uncommitted_changes": bool(git("status", "--porcelain", "--", "lib", "notebooks", folder=ROOT)),
+        "training_code": training_code(),
+        "commit": commit(ROOT),
+        "uncommitted_changes": uncommitted_changes(ROOT),
     }
+
+
+def training_code():
+    """First 16 hex digits of the SHA-256 of the code that trains, without comments and layout."""
+    digest = hashlib.sha256()
+    for name in TRAINING_CODE:
+        source = (Path(__file__).parent / name).read_text(encoding="utf-8")
+        digest.update(ast.unparse(ast.parse(source)).encode())
+    return digest.hexdigest()[:16]
 
 
 def _inside(path):

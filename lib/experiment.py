@@ -14,6 +14,7 @@ from lib.data import split_indices
 from lib.devices import choose_device, describe_environment, resolve_precision
 from lib.errors import DivergedError
 from lib.evaluation import evaluate_on_held_out, evaluate_on_test
+from lib.fixedanswers import fixed_answers
 from lib.models import build_model, multiply_adds, parameter_count
 from lib.runs import atomic_write, lock, read_json, read_summary, write_json
 from lib.training import Trainer
@@ -43,7 +44,7 @@ def _train_and_test(config, dataset, folder, on_epoch, checkpoint_seconds):
     precision = resolve_precision(config, device)
     identity = {"config_hash": config_hash(config.to_dict()), "data_fingerprint": dataset.fingerprint}
     machine = {"device": device.type, "precision": precision}
-    train, validation = split_indices(dataset.train_labels, config.train_fraction, config.validation_images)
+    train, validation = split_indices(dataset.train_labels, config.validation_images)
 
     def new_trainer():
         model = build_model(config, len(dataset.classes))
@@ -74,6 +75,7 @@ def _train_and_test(config, dataset, folder, on_epoch, checkpoint_seconds):
         **costs,
         "train_seconds": sum(row["train_seconds"] for row in rows),
         **machine,
+        "fixed_answers": fixed_answers(config, len(dataset.classes)),
         "finished_utc": _now(),
     }
     write_json(folder / "summary.json", summary)

@@ -45,7 +45,7 @@ def _recorder(parts):
 
 
 @torch.no_grad()
-def intervened(model, predict, images, replacements):
+def lesioned(model, predict, images, replacements):
     """Logits float32 (N, classes) with the gates of some blocks replaced by others, {block: (N, C)}, row by image.
 
     Raises ValueError unless there is one row of gates an image.
@@ -74,15 +74,15 @@ def _replacer(gates):
     return hook
 
 
-def interventions(model, predict, images, labels, mean_gates):
-    """Test accuracy and loss of the network with its gates disturbed: rows intervention, block, accuracy, loss (nats).
+def lesions(model, predict, images, labels, mean_gates):
+    """Test accuracy and loss of the network with its gates disturbed: rows lesion, block, accuracy, loss (nats).
 
-    Interventions: none (block none); mean, the gate's mean over training images, mean_gates {block: (C,)}; shuffled,
-    the gates of another image, for all blocks and interventions the same other image. Each is made in one block at a
+    Lesions: none (block none); mean, the gate's mean over training images, mean_gates {block: (C,)}; shuffled,
+    the gates of another image, for all blocks and lesions the same other image. Each is made in one block at a
     time and in all at once (block all). labels: integers (N,). A network without gates has the row of none only.
     """
     logits, gates = predict_with_gates(model, predict, images)
-    rows = [{"intervention": "none", "block": "none", **score(logits, labels)}]
+    rows = [{"lesion": "none", "block": "none", **score(logits, labels)}]
     if not gates:
         return rows
     others = derangement(len(images))
@@ -90,11 +90,11 @@ def interventions(model, predict, images, labels, mean_gates):
         "mean": {block: np.broadcast_to(mean_gates[block], gates[block].shape) for block in gates},
         "shuffled": {block: gates[block][others] for block in gates},
     }
-    for intervention, replacements in disturbed.items():
+    for lesion, replacements in disturbed.items():
         one_at_a_time = {block: {block: replacement} for block, replacement in replacements.items()}
         for block, chosen in (one_at_a_time | {"all": replacements}).items():
-            logits = intervened(model, predict, images, chosen)
-            rows.append({"intervention": intervention, "block": block, **score(logits, labels)})
+            logits = lesioned(model, predict, images, chosen)
+            rows.append({"lesion": lesion, "block": block, **score(logits, labels)})
     return rows
 
 

@@ -80,14 +80,14 @@ class EpochBar:
 class Queue:
     """The missing runs of a study on a number of slots.
 
-    study_name: what the notebook's parameter `study` gets. seconds_per_image: the expected time of training in a slot,
+    study_name: what the notebook's parameter `study` gets. seconds_per_work: the expected time of a unit of work in a slot,
     then that of the slowest run that has started and finished here. seconds_left: how long work may take, or None.
     """
 
-    def __init__(self, study, study_name, configs, slots, seconds_per_image, seconds_left=None):
+    def __init__(self, study, study_name, configs, slots, seconds_per_work, seconds_left=None):
         self.study, self.study_name, self.waiting = study, study_name, list(configs)
         self.free, self.running = list(slots), {}
-        self.seconds_per_image, self.measured = seconds_per_image, []
+        self.seconds_per_work, self.measured = seconds_per_work, []
         self.deadline = None if seconds_left is None else time.monotonic() + seconds_left
         self.not_started = []
 
@@ -110,10 +110,11 @@ class Queue:
         return self.bar.failures
 
     def _start_what_fits(self):
+        if self.deadline is not None:
+            left = self.deadline - time.monotonic()
+            self.not_started += [config for config in self.waiting if self._seconds(config) > left]
+            self.waiting = [config for config in self.waiting if self._seconds(config) <= left]
         while self.waiting and self.free:
-            if self.deadline is not None and time.monotonic() + self._seconds(self.waiting[0]) > self.deadline:
-                self.not_started, self.waiting = self.waiting, []
-                return
             config, slot = self.waiting.pop(0), self.free.pop(0)
             try:
                 process = start_run(self.study, self.study_name, config, slot)
@@ -124,7 +125,7 @@ class Queue:
             self.running[config] = (process, slot, time.monotonic(), fresh)
 
     def _seconds(self, config):
-        return estimate.NOTEBOOK_SECONDS + MARGIN * self.seconds_per_image * estimate.images_to_train(config)
+        return estimate.NOTEBOOK_SECONDS + MARGIN * self.seconds_per_work * estimate.work(config)
 
     def _collect(self):
         for config, (process, slot, started, fresh) in list(self.running.items()):
@@ -132,8 +133,8 @@ class Queue:
                 continue
             del self.running[config]
             if fresh and not process.failed:
-                self.measured.append((time.monotonic() - started) / estimate.images_to_train(config))
-                self.seconds_per_image = max(self.measured)
+                self.measured.append((time.monotonic() - started) / estimate.work(config))
+                self.seconds_per_work = max(self.measured)
             self._settle(config, slot, process.error() if process.failed else None)
 
     def _settle(self, config, slot, error):

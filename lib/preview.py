@@ -1,20 +1,20 @@
 """What is ahead: the missing runs, and the time that they will take on this machine."""
 
 from lib import estimate
-from lib.data import local_source
+from lib.data import cifar10_is_here
 from lib.launch import missing_runs
 from lib.paths import data_folder, shown
 from lib.slots import choose_slots
 
 
 def announce(runs, jobs, gpus):
-    """Print how long the runs will take here; returns the slots and the expected seconds of training an image in one.
+    """Print how long the runs will take here; returns the slots and the expected seconds of a unit of work in one.
 
     jobs, gpus: as in choose_slots, which measures for some seconds.
     """
     print("measuring how fast this machine trains …", flush=True)
     slots, seconds = choose_slots(runs[0], gpus, jobs)
-    total = seconds * sum(map(estimate.images_to_train, runs)) + estimate.NOTEBOOK_SECONDS * len(runs)
+    total = seconds * sum(map(estimate.work, runs)) + estimate.NOTEBOOK_SECONDS * len(runs)
     where = f"{len(gpus)} GPU{'s'[: len(gpus) > 1]}" if gpus else "the CPU"
     print(f"{len(runs)} runs to do, {len(slots)} at a time on {where}: about {_duration(total / len(slots))}")
     return slots, seconds
@@ -35,7 +35,7 @@ def dry_run(study, options, gpus):
     if not missing:
         print(f"all {len(study.runs)} runs of {study.name} are complete")
         return
-    if missing[0].dataset == "cifar10" and local_source() is None:
+    if missing[0].dataset == "cifar10" and not cifar10_is_here():
         print(f"CIFAR-10 is not in {shown(data_folder())}/ yet: it would be downloaded first")
     runs = [*missing, *study.awaiting]
     if options.engine == "slurm":

@@ -43,7 +43,7 @@ def slot_environments(jobs, gpus):
 
 
 def choose_slots(config, gpus, jobs=None):
-    """The slots for runs like this one, as slot_environments gives them, and the seconds of training an image in one.
+    """The slots for runs like this one, as slot_environments gives them, and the seconds of a unit of work in one.
 
     jobs: runs at a time; by default two on a CPU, and on each GPU as many as finish the most runs an hour, measured on
     the first one. More than two on a CPU would need more memory, about 2 GB each, than many laptops have to spare.
@@ -55,12 +55,12 @@ def choose_slots(config, gpus, jobs=None):
     for candidate in candidates:
         slots = slot_environments(candidate, gpus)
         try:
-            slowest = min(estimate.images_per_second(config, slots[::devices]))  # those on the first device
+            slowest = min(estimate.work_per_second(config, slots[::devices]))  # those on the first device
         except StudyError:
             if best is None:
                 raise
             break  # so many do not fit into its memory
-        rate = candidate / (estimate.NOTEBOOK_SECONDS + estimate.images_to_train(config) / slowest)
+        rate = candidate / (estimate.NOTEBOOK_SECONDS + estimate.work(config) / slowest)
         if rate < WORTH_ANOTHER * best_rate:
             break
         best, best_rate = (slots, 1 / slowest), rate

@@ -97,7 +97,9 @@ def _staged(file, winners):
 def _tuning_configs(file):
     """{(tuned arm, index of the cell, seed): RunConfig}, interleaved within a seed."""
     return {
-        (arm, index, seed): _config(file, arm, cell_label(arm, cell), seed, cell | {"validation_images": held_out})
+        (arm, index, seed): _config(
+            file, arm, cell_label(arm, cell), seed, file.tuning.settings | cell | {"validation_images": held_out}
+        )
         for seed in file.tuning.seeds
         for index, cell in enumerate(grid_cells(file.tuning))
         for arm in file.tuning.arms

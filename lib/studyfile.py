@@ -30,12 +30,16 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """The same small grid for each of `arms`, judged on images held out of the training images."""
+    """The same small grid for each of `arms`, judged on images held out of the training images.
+
+    settings: what all of its runs have that the recipe has not, such as a smaller width.
+    """
 
     arms: tuple
     seeds: tuple
     validation_images: int
     grid: dict  # setting → values
+    settings: dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +143,13 @@ def _stage(stage, arms, tuning):
 
 def _tuning(tuning, arms):
     check_mapping("tuning", tuning)
+    tuning = {"settings": {}, **tuning}
     keys = {field.name for field in dataclasses.fields(Tuning)}
     check(set(tuning) == keys, f"tuning needs {', '.join(sorted(keys))}, not {sorted(map(str, tuning))}")
     check_mapping("tuning: grid", tuning["grid"])
-    _check_own_settings(tuning["grid"])
+    check_mapping("tuning: settings", tuning["settings"])
+    for settings in (tuning["grid"], tuning["settings"]):
+        _check_own_settings(settings)
     check("validation_images" not in tuning["grid"], "tuning: validation_images are the same in all cells of the grid")
     for setting, values in tuning["grid"].items():
         numbers = isinstance(values, list) and values and all(isinstance(value, int | float) for value in values)
@@ -151,7 +158,7 @@ def _tuning(tuning, arms):
     held_out = tuning["validation_images"]
     check(type(held_out) is int and held_out > 0, f"tuning: validation_images must be above 0, not {held_out!r}")
     names, seeds = _names("tuning", tuning["arms"], arms), _seeds("tuning", tuning["seeds"])
-    return Tuning(names, seeds, held_out, tuning["grid"])
+    return Tuning(names, seeds, held_out, tuning["grid"], tuning["settings"])
 
 
 def _check_own_settings(settings):

@@ -70,7 +70,7 @@ class Trainer:
         self.correct = torch.zeros((), device=self.device, dtype=torch.int64)
 
     def train_epoch(self):
-        """One pass over the images; returns a row of metrics (loss in nats with label smoothing, times in seconds)."""
+        """One pass over the images; returns a row of metrics (loss in nats, times in seconds)."""
         started = time.perf_counter()
         self.model.train()
         rates = self._load_epoch()
@@ -124,7 +124,7 @@ class Trainer:
         dtype = DTYPES[self.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             logits = self.model(images.contiguous(memory_format=self.memory_format))
-            loss = functional.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+            loss = functional.cross_entropy(logits, targets)
         return loss, (logits.detach().argmax(1) == targets).sum()
 
     @torch.no_grad()
