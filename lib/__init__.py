@@ -1,1 +1,0 @@
-"""Helpers of the SE-ResNet study: study file → runs → training → statistics → figures."""

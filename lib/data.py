@@ -1,38 +1,41 @@
-"""Images as uint8 arrays: the official CIFAR-10 archive or bundled digits, decoded once and fingerprinted."""
+"""Images as uint8 arrays: the official CIFAR-10 or scikit-learn's digits, decoded once and fingerprinted."""
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
-import os
+import pickle
+import socket
 
 import numpy as np
+from filelock import FileLock
 
-from lib.errors import StudyError
-from lib.paths import data_folder, shown
-from lib.runs import atomic_write
+from lib.files import StudyError, atomic_write, data_folder, shown
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-DIGITS_CLASSES = tuple("0123456789")
-CLASSES = {"cifar10": CIFAR10_CLASSES, "digits": DIGITS_CLASSES}  # by data set
-DESCRIPTIONS = {  # by source
-    "cifar10": "CIFAR-10, the official archive",
-    "digits": "scikit-learn's bundled digits: a test of the pipeline, not a result",
+CLASSES = {
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "digits": tuple("0123456789"),
 }
-OFFICIAL_FINGERPRINT = "ab9f55ddab89a724f7ed508a5dfc4a3a30a48a75e7280a5f69045326de5e5c5f"  # of the official images, as Dataset.fingerprint gives it
+OFFICIAL_FINGERPRINT = "ab9f55ddab89a724f7ed508a5dfc4a3a30a48a75e7280a5f69045326de5e5c5f"  # as Dataset.fingerprint
 SPLIT_SEED = 2018  # of the held-out split, the same for every run
+TIMEOUT_SECONDS = 30  # without an answer, for downloads
+CIFAR10H_URL = "https://raw.githubusercontent.com/jcpeterson/cifar-10h/master/data/cifar10h-probs.npy"
+CIFAR10H_SHA256 = "436ae98620e00073f9d08585ac870573b588853e7af9f54eb1647408114af77d"
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images uint8 (N, 32, 32, 3), labels uint8 (N,), both in official order, and where they came from."""
+    """Images uint8 (N, 32, 32, 3), labels uint8 (N,), both in official order."""
 
     source: str  # cifar10 or digits
-    classes: tuple
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+
+    @property
+    def classes(self):
+        """Names of the classes, by label."""
+        return CLASSES[self.source]
 
     @property
     def arrays(self):
@@ -55,59 +58,58 @@ def load_dataset(name):
 
     Raises StudyError for data that is missing, damaged or not the official CIFAR-10.
     """
-    return _digits() if name == "digits" else _cached_cifar10()
+    if name == "digits":
+        return _digits()
+    dataset = _read_cache()
+    if dataset is None:
+        with _alone_in_data_folder():  # a download has only one place
+            dataset = _read_cache() or _official_cifar10()
+    return dataset
+
+
+def local_dataset(name):
+    """The data set if its images are here and whole, else None; nothing is downloaded and nothing raised."""
+    with contextlib.suppress(StudyError, ImportError):  # without torchvision, files cannot be checked
+        if name == "digits" or cifar10_is_here():
+            return load_dataset(name)
 
 
 def cifar10_is_here():
-    """Whether the official images lie in the data folder, decoded or not."""
-    return _cache().exists() or (data_folder() / "cifar-10-batches-py").is_dir() or _archive_is_whole()
-
-
-def local_test_images(source, fingerprint):
-    """The test images uint8 (N, 32, 32, 3) of this source and fingerprint where they are here; nothing is downloaded.
-
-    None where they are not.
-    """
-    if source != "digits" and not cifar10_is_here():
-        return None
-    dataset = load_dataset(source)
-    return dataset.test_images if dataset.fingerprint == fingerprint else None
-
-
-def _archive_is_whole():
-    """Whether the official archive is here with its checksum, which a download that was cut short has not."""
-    archive = data_folder() / "cifar-10-python.tar.gz"
-    if not archive.is_file():
-        return False
-    from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import check_integrity
-
-    return check_integrity(archive, CIFAR10.tgz_md5)
-
-
-def stratified_order(labels):
-    """Indices of all labels in a fixed random order of which every prefix holds the classes in equal shares.
-
-    The last k are a held-out split. labels: integers (N,). Returns int64 (N,).
-    """
-    generator = np.random.default_rng(SPLIT_SEED)
-    position = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        position[generator.permutation(members)] = (np.arange(len(members)) + generator.random()) / len(members)
-    return np.argsort(position, kind="stable")
+    """Whether the official CIFAR-10 lies in the data folder, decoded, extracted or as the whole archive."""
+    return _cache().exists() or not _damaged_batches() or _archive_is_whole()
 
 
 def split_indices(labels, validation_images):
-    """Training and validation indices, each sorted.
+    """Indices int64 for training and validation, each sorted, the classes in equal shares; labels: integers (N,).
 
     Raises StudyError where no training image would be left.
     """
     if validation_images >= len(labels):
         raise StudyError(f"validation_images = {validation_images} leaves none of {len(labels)} images for training")
-    order = stratified_order(labels)
+    generator = np.random.default_rng(SPLIT_SEED)
+    position = np.empty(len(labels))
+    for label in np.unique(labels):  # spread each class evenly over 0 to 1: then every prefix holds equal shares
+        members = np.flatnonzero(labels == label)
+        position[generator.permutation(members)] = (np.arange(len(members)) + generator.random()) / len(members)
+    order = np.argsort(position, kind="stable")
     train = len(order) - validation_images
     return np.sort(order[:train]), np.sort(order[train:])
+
+
+def human_labels():
+    """How people label each CIFAR-10 test image, float64 (10000, 10), rows sum to 1; None where it cannot be had.
+
+    CIFAR-10H, Peterson et al. 2019, CC BY-NC-SA 4.0; downloaded once into the data folder and verified.
+    """
+    import pooch
+
+    try:
+        download = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
+        name = "cifar10h-probs.npy"
+        path = pooch.retrieve(CIFAR10H_URL, f"sha256:{CIFAR10H_SHA256}", name, data_folder(), downloader=download)
+        return np.load(path, allow_pickle=False)
+    except Exception:  # noqa: BLE001 it is optional, and a network has many ways to fail
+        return None
 
 
 def _digits():
@@ -118,31 +120,18 @@ def _digits():
     images = np.repeat(small.repeat(4, axis=1).repeat(4, axis=2)[..., None], 3, axis=3)
     labels = digits.target.astype(np.uint8)
     train, test = split_indices(labels, 500)
-    return Dataset("digits", DIGITS_CLASSES, images[train], labels[train], images[test], labels[test])
+    return Dataset("digits", images[train], labels[train], images[test], labels[test])
 
 
 def _cache():
     return data_folder() / "cache" / "cifar10.npz"
 
 
-def _cached_cifar10():
-    """The images from the cache, or else decoded, by one process at a time, since a download has only one place."""
-    dataset = _read_cache()
-    if dataset is None:
-        with _alone_in_data_folder():
-            dataset = _read_cache()  # another process may have been at it
-            if dataset is None:
-                dataset = _official_archive()
-                with contextlib.suppress(StudyError):  # a data folder that cannot be written only costs time
-                    atomic_write(_cache(), lambda file: np.savez(file, **dataset.arrays))
-    return dataset
-
-
 def _read_cache():
     """The images in the cache; None where there is none, or one that is not the official images."""
     try:
         with np.load(_cache(), allow_pickle=False) as stored:
-            dataset = Dataset("cifar10", CIFAR10_CLASSES, **stored)
+            dataset = Dataset("cifar10", **stored)
         return dataset if dataset.fingerprint == OFFICIAL_FINGERPRINT else None
     except Exception:  # noqa: BLE001 a damaged cache of any kind is only rebuilt
         return None
@@ -150,36 +139,76 @@ def _read_cache():
 
 @contextlib.contextmanager
 def _alone_in_data_folder():
-    """Wait until no other process decodes images there; on a disk without file locks nobody waits."""
-    try:
+    """Wait until no other process decodes images there; where no lock can be made nobody waits."""
+    held = FileLock(data_folder() / ".lock")
+    with contextlib.suppress(OSError, NotImplementedError):
         data_folder().mkdir(parents=True, exist_ok=True)
-        handle = os.open(data_folder(), os.O_RDONLY)
-    except OSError:  # whoever goes on to read or write there says what is wrong
-        yield
-        return
+        held.acquire()
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        held.release()
 
 
-def _official_archive():
+def _damaged_batches():
+    """Names of the official files that are missing or damaged in the data folder."""
     from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
 
-    folder = data_folder()
+    folder, files = data_folder() / CIFAR10.base_folder, CIFAR10.train_list + CIFAR10.test_list
+    return [name for name, checksum in files if not check_integrity(folder / name, checksum)]
+
+
+def _archive_is_whole():
+    """Whether the official archive is here with its checksum, which a download that was cut short has not."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    return check_integrity(data_folder() / CIFAR10.filename, CIFAR10.tgz_md5)
+
+
+def _official_cifar10():
+    if _damaged_batches():
+        _download()
+    images, labels = [], []
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        # a pickle could run anything, so only the files with the official checksums are opened
+        with (data_folder() / "cifar-10-batches-py" / name).open("rb") as file:
+            batch = pickle.load(file, encoding="latin1")
+        images.append(batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels.append(np.array(batch["labels"], np.uint8))
+    dataset = Dataset(
+        "cifar10", np.concatenate(images[:5]), np.concatenate(labels[:5]), np.ascontiguousarray(images[5]), labels[5]
+    )
+    if dataset.fingerprint != OFFICIAL_FINGERPRINT:
+        raise StudyError(
+            f"the images in {shown(data_folder())}/ are not the official CIFAR-10: delete them to download it"
+        )
+    with contextlib.suppress(StudyError):  # a data folder that cannot be written only costs time
+        atomic_write(_cache(), lambda file: np.savez(file, **dataset.arrays))
+    return dataset
+
+
+def _download():
+    """Put the official files into the data folder, from the archive if that is here, else from the network."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import download_and_extract_archive, extract_archive
+
+    folder, before = data_folder(), socket.getdefaulttimeout()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        train, test = (CIFAR10(folder, train=train, download=True) for train in (True, False))
+        if _archive_is_whole():
+            extract_archive(folder / CIFAR10.filename, folder)
+        else:
+            print(f"downloading CIFAR-10 (170 MB) into {shown(folder)}/ …", flush=True)
+            socket.setdefaulttimeout(TIMEOUT_SECONDS)
+            download_and_extract_archive(CIFAR10.url, folder, filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
+        if damaged := _damaged_batches():
+            raise OSError(f"{', '.join(damaged)} are damaged")
     except Exception as error:  # noqa: BLE001 a network has many ways to fail
         reason = " ".join(str(error).split())
         raise StudyError(
-            f"CIFAR-10 is not whole in {shown(folder)}/ and cannot be downloaded ({reason}): put cifar-10-python.tar.gz "
+            f"CIFAR-10 is not whole in {shown(folder)}/ and cannot be fetched ({reason}): put cifar-10-python.tar.gz "
             "from https://www.cs.toronto.edu/~kriz/cifar.html there, or take --study smoke, which needs no data"
         ) from None
-    labels = [np.array(part.targets, dtype=np.uint8) for part in (train, test)]
-    dataset = Dataset("cifar10", CIFAR10_CLASSES, train.data, labels[0], test.data, labels[1])
-    if dataset.fingerprint != OFFICIAL_FINGERPRINT:
-        raise StudyError(f"the images in {shown(folder)}/ are not the official CIFAR-10: delete them to download it")
-    return dataset
+    finally:
+        socket.setdefaulttimeout(before)

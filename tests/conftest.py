@@ -3,29 +3,14 @@
 import dataclasses
 import os
 import subprocess
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
-from faultevidence import FaultEvidence
 
-from lib.config import RunConfig
 from lib.data import load_dataset
-from lib.paths import ROOT
-
-
-def pytest_configure(config):
-    """Collect what becomes of the injected faults, in the process that gets all reports."""
-    if os.environ.get("STUDY_EVIDENCE") and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(FaultEvidence(Path(os.environ["STUDY_EVIDENCE"]).resolve()))
-
-
-def pytest_collection_modifyitems(items):
-    """Let each report carry the `fault` marks of its test: what was done, and what is promised to happen."""
-    for item in items:
-        item.user_properties += [("fault", list(mark.args)) for mark in item.iter_markers("fault")]
+from lib.study import RunConfig
 
 
 def tiny_config(**changes):
@@ -38,8 +23,9 @@ def tiny_config(**changes):
         "width": 1 / 16,
         "reduction": 4,
         "epochs": 3,
-        "warmup_epochs": 1,
+        "warmup_epochs": 1.0,
         "batch_size": 32,
+        "lesion_images": 20,
         "precision": "fp32",
     }
     return RunConfig(**{**settings, **changes})
@@ -112,9 +98,3 @@ def mount(*arguments):
         subprocess.run(["mount", *arguments], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("mounting a file system is not permitted")
-
-
-@pytest.fixture
-def committed_outputs(monkeypatch):
-    """The outputs of the checkout, which the paper is about; nothing that takes them writes there."""
-    monkeypatch.setenv("STUDY_OUTPUTS", str(ROOT / "outputs"))

@@ -1,0 +1,188 @@
+"""House style of the figures, and what more than one notebook draws; takes tables or arrays, returns a Figure."""
+
+import io
+import re
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from IPython.display import Image
+
+from lib.files import atomic_write
+from lib.study import SEPARATOR
+
+COLUMN, PAGE = 3.4, 5.5  # inches: a narrow figure, and the width of the paper's text
+LABEL, TICK, CELL = 8, 7, 6  # points
+SCREEN = 150  # pixels for an inch of print, so that a page-wide figure fills most of a notebook
+
+# What the arms of the studies in lib/studies are called, and their colour, marker and line in every figure. The colours
+# are Okabe and Ito's, which colour-blind readers can tell apart; markers and lines tell arms apart in grey.
+ARMS = {
+    "resnet18": ("ResNet-18", "#0072B2", "o", "-"),
+    "se_resnet18": ("SE-ResNet-18", "#D55E00", "s", "--"),
+    "se_skip_resnet18": ("SE on skip", "#CC79A7", "^", "-."),
+    "static_gate_resnet18": ("static gate", "#009E73", "D", ":"),
+    "half_scale_resnet18": ("half scale", "#56B4E9", "v", (0, (3, 1, 1, 1, 1, 1))),
+    "half_scale_skip_resnet18": ("half scale on skip", "#E69F00", "<", (0, (8, 2))),
+    "wide_resnet18": ("wide", "#000000", "P", (0, (1, 3))),
+}
+OTHER_STYLES = (("#332288", "p", "-"), ("#999933", "h", "--"), ("#AA4499", "X", "-."), ("#7F7F7F", "*", ":"))
+VARIANT_LINES = (":", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (8, 2, 1, 2)), (0, (4, 4)))
+
+
+def use_style():
+    """House style for all figures, whatever the user's matplotlibrc says: readable at the size of print."""
+    mpl.rcdefaults()
+    sizes = {"font.size": LABEL, "axes.labelsize": LABEL, "axes.titlesize": LABEL, "legend.fontsize": TICK}
+    sizes |= {"xtick.labelsize": TICK, "ytick.labelsize": TICK, "lines.linewidth": 1.2, "lines.markersize": 4}
+    look = {"legend.frameon": False, "axes.titlelocation": "left", "axes.linewidth": 0.8}
+    files = {"figure.dpi": SCREEN, "savefig.dpi": 2 * SCREEN, "pdf.fonttype": 42}
+    # the font that comes with matplotlib, so that figures do not depend on the machine's
+    sns.set_theme(style="ticks", context="paper", font="DejaVu Sans", rc=sizes | look | files)
+
+
+def arm_name(label):
+    """What readers call an arm or a variant of it: "SE-ResNet-18, ¼ width" for se_resnet18__quarter_width."""
+    arm, _, variant = label.partition(SEPARATOR)
+    name = ARMS[arm][0] if arm in ARMS else arm.replace("_", " ")
+    variant = variant.replace("quarter_width", "¼ width").replace("half_width", "½ width")
+    parts = [name, *re.split(r"_(?=\d+_)", variant)] if variant else [name]
+    return ", ".join(part.replace("_", " ") for part in parts)
+
+
+def arm_styles(arms):
+    """Colour, marker and linestyle of each arm as keywords of Axes.plot, {arm: {…}}.
+
+    Named arms look the same in every figure; a variant `arm__variant` has its arm's colour and marker, and a line of
+    its own where figures show several; others take what is left, in order.
+    """
+    others, shown, styles = 0, [], {}
+    for label in arms:
+        arm = label.partition(SEPARATOR)[0]
+        if arm in ARMS:
+            _, color, marker, line = ARMS[arm]
+        else:
+            color, marker, line = OTHER_STYLES[others % len(OTHER_STYLES)]
+            others += 1
+        if arm in ARMS and shown.count(arm):
+            line = VARIANT_LINES[(shown.count(arm) - 1) % len(VARIANT_LINES)]
+        shown.append(arm)
+        styles[label] = {"color": color, "marker": marker, "linestyle": line}
+    return styles
+
+
+def save_figure(figure, folder, name, alt=None):
+    """Write `name`.pdf and `name`.png at the size of print, close the figure and return the PNG for a notebook to show.
+
+    Equal results give equal files. alt: text for readers who cannot see the image. Raises StudyError where the folder
+    cannot be written.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # settled: with images in it, the layout would move a little at every drawing
+    for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        atomic_write(folder / f"{name}.{kind}", lambda file, content=buffer: file.write(content.getvalue()))
+    plt.close(figure)
+    return Image(buffer.getvalue(), width=round(SCREEN * figure.get_figwidth()), metadata={"alt": alt} if alt else None)
+
+
+def mark_zero(axis, along="x", reference=None):
+    """A dashed line at no difference along x or y, and a dotted one at a reference that is given."""
+    line = axis.axvline if along == "x" else axis.axhline
+    line(0, color="0.4", linewidth=0.8, linestyle="--", zorder=0)
+    if reference is not None:
+        line(reference, color="0.4", linewidth=0.8, linestyle=":", zorder=0)
+
+
+def forest(table, columns=(), reference=None):
+    """Which comparisons show a difference? One row each: the mean difference with its 95 % interval.
+
+    table: comparison (a name), difference_pp, low_pp, high_pp (NaN for no interval), optional color, and the `columns`
+    of text to write beside the rows under their names. reference: a difference in points to mark by a dotted line.
+    """
+    figure, axis = plt.subplots(figsize=(PAGE, 0.19 * len(table) + 0.75), layout="constrained")
+    mark_zero(axis, reference=reference)
+    rows = np.arange(len(table))
+    colors = table["color"] if "color" in table else ["black"] * len(table)
+    axis.hlines(rows, table["low_pp"], table["high_pp"], color=colors, linewidth=1.4)
+    axis.scatter(table["difference_pp"], rows, c=colors, s=18, zorder=2)
+    axis.set_yticks(rows, table["comparison"])
+    axis.set_ylim(len(table) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+    for place, column in enumerate(columns):
+        for row, text in enumerate([column, *table[column]], start=-1):
+            where = {"xy": (1, row), "xycoords": axis.get_yaxis_transform(), "annotation_clip": False}
+            offset = {"xytext": (30 + 42 * place, 0), "textcoords": "offset points"}
+            axis.annotate(text, **where, **offset, ha="right", va="center_baseline", fontsize=TICK)
+    axis.set_xlabel("difference in test accuracy (percentage points), 95 % interval")
+    sns.despine(figure, left=True)
+    return figure
+
+
+def learning_curves(metrics):
+    """Loss and training accuracy over the epochs: a thin line for each run, a thick one for the mean of each arm.
+
+    metrics: rows with arm, seed, epoch, train_loss (nats) and train_accuracy (fraction).
+    """
+    styles = arm_styles(metrics["arm"].unique())
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.1 + 0.16 * -(-len(styles) // 2)), layout="constrained")
+    for arm, runs in metrics.groupby("arm", sort=False):
+        look = styles[arm] | ({"marker": ""} if runs["epoch"].nunique() > 1 else {"linestyle": "none"})
+        for axis, column, scale in zip(axes, ("train_loss", "train_accuracy"), (1, 100), strict=True):
+            curves = scale * runs.pivot(index="epoch", columns="seed", values=column)
+            axis.plot(curves, color=look["color"], marker=look["marker"], linewidth=0.4, markersize=2, alpha=0.3)
+            label = f"{arm_name(arm)}, {curves.shape[1]} run{'s' * (curves.shape[1] > 1)}"
+            axis.plot(curves.mean(axis=1), **look, zorder=3, label=label)
+    for axis, quantity in zip(axes, ("training loss (nats)", "training accuracy (%)"), strict=True):
+        axis.set(xlabel="epoch", ylabel=quantity)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, handlelength=3.2)
+    sns.despine(figure)
+    return figure
+
+
+def confusion_matrices(panels, classes):
+    """Matrices side by side. panels: (title, percentages (classes, classes), diverging) each; rows are true classes.
+
+    The colours of a plain matrix leave out its diagonal, so that the errors show; those of a diverging one are centred
+    on zero. Cells that round to zero are left empty.
+    """
+    width = PAGE if len(panels) > 1 else COLUMN
+    size = (width, (width - 0.8) / len(panels) + 0.85)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    for axis, (title, matrix, diverging) in zip(axes.flat, panels, strict=True):
+        shade = matrix if diverging else np.where(np.eye(len(classes), dtype=bool), 0, matrix)
+        limit = max(np.abs(shade).max(), 1e-9)
+        axis.imshow(shade, cmap="PuOr_r" if diverging else "Blues", vmin=-limit if diverging else 0, vmax=limit)
+        for row, column in np.argwhere(np.abs(matrix) >= 0.05):
+            value, dark = matrix[row, column], abs(shade[row, column]) > 0.6 * limit
+            style = {"fontsize": CELL, "color": "white" if dark else "black"}
+            axis.text(column, row, _cell(value, "+" if diverging else ""), ha="center", va="center", **style)
+        axis.set_xticks(range(len(classes)), classes, rotation=90)
+        axis.set_yticks(range(len(classes)), classes if axis is axes[0, 0] else [])
+        axis.set(title=title, xlabel="predicted")
+        axis.tick_params(length=0)
+    axes[0, 0].set_ylabel("true")
+    return figure
+
+
+def _cell(value, sign):
+    """At most three characters and a sign, for small cells: 95, 1.2, .3, and signed +.3, −1.2."""
+    text = f"{value:{sign}.{0 if abs(value) >= 9.95 else 1}f}"
+    return re.sub(r"^([+-]?)0\.", r"\1.", text).replace("-", "−")
+
+
+def image_grid(images, titles, columns=10):
+    """Images uint8 (N, height, width, 3) or (N, height, width) with a title each, which may have several lines."""
+    rows, lines = -(-len(images) // columns), 1 + max(title.count("\n") for title in titles)
+    size = (PAGE, rows * (PAGE / columns + 0.05 + 0.12 * lines))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, title in zip(axes.flat, images, titles, strict=False):
+        axis.imshow(image, cmap="gray")
+        axis.set_title(title, fontsize=CELL, pad=2, loc="center")
+    return figure

@@ -1,0 +1,165 @@
+"""The finished runs of a study as tables, and how they differ from its plan; no torch."""
+
+import numpy as np
+import pandas as pd
+
+from lib.files import StudyError, git, read_json, run_folder
+from lib.runs import finished_runs, load_logits, load_table
+from lib.study import label
+
+PREREGISTERED, PREREGISTRATION = "paper", "report/preregistration.md"
+
+
+def load_runs(study):
+    """One row for each finished run on the test images: its settings, its summary and what it ran on.
+
+    kind: device, precision and version of torch, "AMD EPYC, bf16, torch 2.14.1"; a run that was resumed on another kind
+    or with other code has several values, joined by " + ". Accuracies are fractions. withheld: until the primary
+    comparison is complete, the test scores of its two arms are missing, so that no analysis can show their difference.
+    Raises StudyError where no run is finished, and as finished_runs does.
+    """
+    rows = [{**config.to_dict(), **summary, **_origin(folder)} for config, folder, summary in _tested(study)]
+    runs = pd.DataFrame(rows)
+    primary_arms = runs["arm"].isin([study.arm, study.baseline])
+    runs["withheld"] = primary_arms & (not primary_is_complete(study, runs))
+    runs.loc[runs["withheld"], ["test_accuracy", "test_loss"]] = np.nan
+    return runs
+
+
+def load_metrics(study):
+    """All rows of metrics.csv of the runs of load_runs, with arm and seed; StudyError for a damaged file or no run."""
+    tables = [load_table(folder, "metrics.csv").assign(arm=c.arm, seed=c.seed) for c, folder, _ in _tested(study)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def load_logit_stack(study, arm, seeds):
+    """Logits float32 (runs, N, classes) of an arm on the test images, in the order of `seeds`, and labels int64 (N,).
+
+    Raises StudyError for no seed, for a damaged file, and for a primary arm before the primary comparison is complete.
+    """
+    if arm in (study.arm, study.baseline):
+        refuse_incomplete_primary(study, load_runs(study))
+    if not len(seeds):
+        raise StudyError(f"no finished run of {arm} to load: ./run_all.sh --study {study.name}")
+    logits, labels = zip(*(load_logits(run_folder(study.name, arm, seed)) for seed in seeds), strict=True)
+    return np.stack(logits), labels[0]
+
+
+def _tested(study):
+    found = [run for run in finished_runs(study) if not run[0].validation_images]
+    if not found:
+        raise StudyError(f"no run of {study.name!r} is finished yet: ./run_all.sh --study {study.name}")
+    return found
+
+
+def _origin(folder):
+    """What a run was made on; a run that was resumed has a record for each part of it."""
+    environment = read_json(folder / "environment.json") or {}
+    records = [*environment.get("earlier", []), environment]
+    changes = [record.get("uncommitted_changes") for record in records]
+    return {
+        "kind": " + ".join(dict.fromkeys(map(_kind, records))),
+        "device_name": environment.get("device_name"),
+        "torch": environment.get("packages", {}).get("torch"),
+        "training_code": " + ".join(dict.fromkeys(str(record.get("training_code")) for record in records)),
+        "commit": environment.get("commit"),
+        "uncommitted_changes": True if True in changes else None if None in changes else False,
+    }
+
+
+def _kind(record):
+    torch = record.get("packages", {}).get("torch")
+    return f"{record.get('device_name')}, {record.get('precision')}, torch {torch}"
+
+
+def primary_seeds(study):
+    """Seeds of the primary comparison, in order: those planned for both arms, as many as planned_pairs."""
+    planned = {(config.arm, config.seed) for config in (*study.runs, *study.awaiting)}
+    of_arm, of_baseline = ({seed for label, seed in planned if label == arm} for arm in (study.arm, study.baseline))
+    return sorted(of_arm & of_baseline)[: study.planned_pairs]
+
+
+def primary_is_complete(study, runs):
+    """Whether every planned run of the primary comparison is finished, or excluded because it diverged."""
+    finished = set(zip(runs["arm"], runs["seed"], strict=True))
+    planned = [(arm, seed) for arm in (study.arm, study.baseline) for seed in primary_seeds(study)]
+    return all(run in finished or _failure(study, *run) for run in planned)
+
+
+def refuse_incomplete_primary(study, runs):
+    """Raise StudyError unless the primary comparison is complete."""
+    if not primary_is_complete(study, runs):
+        counts = (
+            f"{study.planned_pairs} pairs of the primary comparison are planned, {finished_pairs(study, runs)} finished"
+        )
+        remedy = "to end earlier, write the stop into the study file"
+        raise StudyError(f"{counts}: its difference is not computed before ({remedy})")
+
+
+def finished_pairs(study, runs):
+    """Number of planned primary pairs of which both runs are finished."""
+    arms = runs[runs["arm"].isin([study.arm, study.baseline]) & runs["seed"].isin(primary_seeds(study))]
+    return int((arms.groupby("seed")["arm"].nunique() == 2).sum())
+
+
+def _failure(study, arm, seed):
+    """Why a run diverged, {"reason": …}, or None."""
+    return read_json(run_folder(study.name, arm, seed) / "failure.json")
+
+
+def plan(study):
+    """Planned and finished runs of each stage, tuning first: columns stage, planned, finished.
+
+    A run that stands in several stages counts in each.
+    """
+    finished = {(config.arm, config.seed) for config, _, _ in finished_runs(study)}
+    stages = {"tuning": {(config.arm, config.seed) for config in study.runs if config.validation_images}}
+    for stage in study.stages:
+        labels = [label(arm, variant) for arm in stage.arms for variant in stage.variants]
+        stages[stage.name] = {(each, seed) for each in labels for seed in stage.seeds}
+    rows = [(name, len(runs), len(runs & finished)) for name, runs in stages.items() if runs]
+    return pd.DataFrame(rows, columns=["stage", "planned", "finished"])
+
+
+def deviations(study):
+    """How the runs differ from the plan, and what they were made on: columns deviation, where, count (of runs), detail.
+
+    For the study `paper` also the date of its preregistration against that of the first primary run.
+    """
+    runs = load_runs(study)
+    missing = plan(study).query("finished < planned")
+    rows = [
+        ("missing runs", row.stage, row.planned - row.finished, f"of {row.planned}") for row in missing.itertuples()
+    ]
+    for config in study.runs:
+        if failure := _failure(study, config.arm, config.seed):
+            rows.append(("diverged and excluded", f"{config.arm} seed {config.seed}", 1, failure.get("reason")))
+    if study.stop:
+        rows.append(
+            ("stopped earlier", "primary", None, f"{study.stop.primary_pairs} pairs, decided {study.stop.date}")
+        )
+    for column, name in (("kind", "machine"), ("training_code", "training code")):
+        rows += [(name, value, count, None) for value, count in runs[column].value_counts().items()]
+    changes = runs["uncommitted_changes"]
+    for name, chosen in (("uncommitted changes", changes.eq(True)), ("unknown commit", runs["commit"].isna())):
+        rows += [(name, arm, count, None) for arm, count in runs.loc[chosen, "arm"].value_counts(sort=False).items()]
+    if study.name == PREREGISTERED:
+        rows += _preregistration(runs[runs["arm"].isin([study.arm, study.baseline])])
+    return pd.DataFrame(rows, columns=["deviation", "where", "count", "detail"])
+
+
+def _preregistration(primary):
+    """Rows of deviations on when the preregistration was committed; primary: the finished runs of both arms."""
+    seconds = pd.to_timedelta(primary["train_seconds"], unit="s")
+    first = (pd.to_datetime(primary["finished_utc"], utc=True) - seconds).min()
+    log = git("log", "--format=%h %cI", "--", PREREGISTRATION)
+    if not log or git("rev-parse", "--is-shallow-repository") != "false" or pd.isna(first):
+        return [("preregistration of unknown date", PREREGISTRATION, None, "no primary run, or no git history")]
+    commits = pd.to_datetime(pd.Series(dict(line.split() for line in log.splitlines())), utc=True)  # newest first
+    before, after = commits[commits < first], commits[commits >= first]
+    chosen = after.index[-1] if before.empty else before.index[0]
+    times = f"committed {commits[chosen]:%Y-%m-%d %H:%M} UTC, run started {first:%Y-%m-%d %H:%M} UTC"
+    rows = [(f"preregistered {'after' if before.empty else 'before'} the first primary run", chosen, None, times)]
+    if len(before) and len(after):
+        rows.append(("preregistration changed later", ", ".join(after.index), None, PREREGISTRATION))
+    return rows

@@ -1,0 +1,216 @@
+"""The statistics of the comparison, as pure functions of arrays; accuracies are fractions, differences points (pp)."""
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+from scipy.special import logsumexp, softmax
+
+CONFIDENCE = 0.95
+PUBLISHED_GAIN_PP = 0.39  # smallest gain on CIFAR-10 in Hu et al. 2018, table 4
+EQUIVALENCE_MARGIN_PP = 0.25
+SIGN_FLIP_PAIRS = (6, 40)  # with fewer, p cannot be below 5 %; more are too many to go through
+ROUNDING = 1e-9  # what subtracting fractions loses; real differences in accuracy are at least 1e-4 pp
+
+
+def mean_interval(values):
+    """Student's t interval [low, high] for the mean of values (n,); None for fewer than two, and for equal values.
+
+    Accuracies move in steps of one image, so two runs may agree by chance: an interval of no width would mislead.
+    """
+    values = np.asarray(values, float)
+    if not _vary(values):
+        return None
+    return _t_interval(values.mean(), values.std(ddof=1) / np.sqrt(len(values)), len(values) - 1)
+
+
+def _vary(values):
+    return len(values) > 1 and np.ptp(values) > ROUNDING
+
+
+def _t_interval(estimate, error, df):
+    half_width = stats.t.ppf((1 + CONFIDENCE) / 2, df) * error
+    return [float(estimate - half_width), float(estimate + half_width)]
+
+
+def zero_mean_p(values):
+    """Two-sided p-value of Student's t test that the mean of values (n,) is 0; None as in mean_interval."""
+    values = np.asarray(values, float)
+    return float(stats.ttest_1samp(values, 0).pvalue) if _vary(values) else None
+
+
+def equivalence_p(differences, margin_pp=EQUIVALENCE_MARGIN_PP):
+    """TOST (Schuirmann 1987): p-value that the mean of differences (n,), in pp, lies within ±margin_pp.
+
+    The larger of two one-sided t tests, which is that of the nearer margin; None as in mean_interval.
+    """
+    differences = np.asarray(differences, float)
+    if not _vary(differences):
+        return None
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    return float(stats.t.sf((margin_pp - abs(differences.mean())) / error, len(differences) - 1))
+
+
+def sign_flip_p(differences):
+    """Exact two-sided p-value of a zero mean of paired differences (n,); None for fewer than 6 pairs or more than 40.
+
+    It is the share of all 2^n flips of their signs that have a sum at least as far from zero.
+    """
+    differences = np.asarray(differences, float)
+    if not SIGN_FLIP_PAIRS[0] <= len(differences) <= SIGN_FLIP_PAIRS[1]:
+        return None
+    first, second = (np.sort(_flipped_sums(half)) for half in np.array_split(differences, 2))
+    observed = abs(differences.sum()) - ROUNDING  # ties count
+    # for each sum of the one half, a binary search counts its extreme partners in the other
+    below = np.searchsorted(second, -observed - first, side="right").sum()
+    above = len(first) * len(second) - np.searchsorted(second, observed - first, side="left").sum()
+    return min(1.0, float((below + above) / 2 ** len(differences)))
+
+
+def _flipped_sums(values):
+    sums = np.zeros(1)  # of the values (k,) with every combination of signs, in the end (2^k,)
+    for value in values:
+        sums = np.concatenate([sums - value, sums + value])
+    return sums
+
+
+def paired_comparison(arm, baseline):
+    """Accuracies (n,) of an arm and of the baseline, as fractions, compared pair by pair: arm − baseline.
+
+    seed_interval_pp answers two questions: excludes_zero, and excludes_published_gain (all of it lies below +0.39).
+    What n or equal values cannot support is None. Raises ValueError for different shapes.
+    """
+    arm, baseline = _paired(arm, baseline)
+    differences = 100 * (arm - baseline)
+    interval = mean_interval(differences)
+    ratios = np.log((1 - arm) / (1 - baseline)) if (np.append(arm, baseline) < 1).all() else np.empty(0)
+    varied = len(arm) > 2 and _vary(arm) and _vary(baseline)
+    return {
+        "n_pairs": len(differences),
+        "difference_pp": float(differences.mean()) if len(arm) else None,
+        "seed_interval_pp": interval,
+        "sd_difference_pp": float(differences.std(ddof=1)) if len(differences) > 1 else None,
+        "p_value": zero_mean_p(differences),
+        "sign_flip_p": sign_flip_p(differences),
+        "tost_p": equivalence_p(differences),
+        "excludes_zero": interval and not interval[0] <= 0 <= interval[1],
+        "excludes_published_gain": interval and interval[1] < PUBLISHED_GAIN_PP,
+        "seed_correlation": float(np.corrcoef(arm, baseline)[0, 1]) if varied else None,
+        "log_error_ratio": float(ratios.mean()) if len(ratios) else None,
+        "log_error_ratio_interval": mean_interval(ratios),
+        "relative_error_change_percent": 100 * float(np.expm1(ratios.mean())) if len(ratios) else None,
+    }
+
+
+def _paired(arm, baseline):
+    arm, baseline = np.asarray(arm, float), np.asarray(baseline, float)
+    if arm.shape != baseline.shape:
+        raise ValueError(f"results of shape {arm.shape} cannot be paired with {baseline.shape}")
+    return arm, baseline
+
+
+def crossed_interval(correct_arm, correct_baseline):
+    """Interval [low, high] of the difference arm − baseline (pp) for new seeds and new images at once.
+
+    correct_*: bool (n, N), row i of both the same seed. Two-way crossed random effects (model: Owen 2007, "The
+    pigeonhole bootstrap"): the variance of the mean is (S + I − R) / nN with the mean squares of seeds, images and
+    residual; a component below 0 counts as 0. Student's t with Satterthwaite's degrees of freedom; covers 94 to 99 of
+    100 from three seeds on. None without two seeds, two images and some spread. ValueError for different shapes.
+    """
+    arm, baseline = _paired(correct_arm, correct_baseline)
+    differences = 100 * (arm - baseline)
+    n, n_images = differences.shape
+    if min(n, n_images) < 2 or not np.ptp(differences):
+        return None
+    mean, by_seed, by_image = differences.mean(), differences.mean(axis=1), differences.mean(axis=0)
+    df_residual = (n - 1) * (n_images - 1)
+    seeds, images = n_images * by_seed.var(ddof=1), n * by_image.var(ddof=1)
+    residual = ((differences - by_seed[:, None] - by_image + mean) ** 2).sum() / df_residual
+    total = max(seeds + images - residual, seeds, images)
+    spread = seeds**2 / (n - 1) + images**2 / (n_images - 1) + residual**2 / df_residual
+    df = max(total**2 / spread, min(n, n_images) - 1)
+    return _t_interval(mean, np.sqrt(total / (n * n_images)), df)
+
+
+def holm(p_values):
+    """Holm's adjusted p-values for a planned family, in the order given; None counts as 1 and stays None."""
+    known = np.array([1.0 if p is None else p for p in p_values])
+    order, adjusted = np.argsort(known), np.empty_like(known)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(known[order] * np.arange(len(known), 0, -1)))
+    return [None if p is None else float(value) for p, value in zip(p_values, adjusted, strict=True)]
+
+
+def contrast_of_cells(cells, weights):
+    """Σ weight · mean over independent cells: estimate, interval [low, high], df, p_value (two-sided).
+
+    cells: arrays of values (n_i,), each with a variance of its own; weights: a number each. Student's t with
+    Satterthwaite's degrees of freedom (for weights 1, −1 Welch's test); None for a single value or where none varies.
+    """
+    estimate = float(np.dot(weights, [np.mean(cell) for cell in cells]))
+    if min(map(len, cells)) < 2 or not any(map(_vary, cells)):
+        return {"estimate": estimate, "interval": None, "df": None, "p_value": None}
+    sizes = np.array([len(cell) for cell in cells])
+    variances = np.square(weights) * [np.var(cell, ddof=1) for cell in cells] / sizes
+    error, df = np.sqrt(variances.sum()), float(variances.sum() ** 2 / (variances**2 / (sizes - 1)).sum())
+    p_value = float(2 * stats.t.sf(abs(estimate) / error, df))
+    return {"estimate": estimate, "interval": _t_interval(estimate, error, df), "df": df, "p_value": p_value}
+
+
+def slope_weights(x):
+    """Weights (k,) of k means at x (k,) whose weighted sum is the least-squares slope over x."""
+    deviations = np.asarray(x, float) - np.mean(x)
+    return deviations / (deviations**2).sum()
+
+
+def detectable_difference(sd_difference_pp, n, power=0.8):
+    """Smallest mean difference (pp) that a two-sided t test at 5 % finds with this power in n pairs of this SD (pp)."""
+    critical = stats.f.ppf(CONFIDENCE, 1, n - 1)  # squared t is F, whose noncentral form SciPy computes safely
+    largest = 5 * (1 + np.sqrt(critical))  # in standard errors, where the test misses less than once in 10^6
+    shift = optimize.brentq(lambda shift: stats.ncf.sf(critical, 1, n - 1, shift**2) - power, 0, largest)
+    return float(shift * sd_difference_pp / np.sqrt(n))
+
+
+def nll(logits, labels):
+    """Mean negative log-likelihood in nats, computed in float64, of logits (N, classes); labels: integers (N,)."""
+    logits = np.asarray(logits, np.float64)
+    return float((logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean())
+
+
+def brier(logits, labels):
+    """Brier score, 0 to 2: squared distance of the probabilities from the one-hot label, summed over classes."""
+    probabilities = softmax(np.asarray(logits, np.float64), axis=1)
+    probabilities[np.arange(len(labels)), labels] -= 1
+    return float((probabilities**2).sum(axis=1).mean())
+
+
+def reliability(logits, labels, bins=15):
+    """Reliability diagram: mean confidence, accuracy and share of the images in each bin of confidence, as fractions.
+
+    logits: (N, classes) or (runs, N, classes), then pooled; labels: integers (N,). Bins have equal width and include
+    their upper edge (Guo et al. 2017); an empty one has share 0 and NaN else.
+    """
+    probabilities = softmax(np.asarray(logits, np.float64), axis=-1)
+    confidence, correct = probabilities.max(-1).ravel(), (probabilities.argmax(-1) == labels).ravel()
+    place = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    means = pd.DataFrame({"confidence": confidence, "accuracy": correct}).groupby(place).mean().reindex(range(bins))
+    return means.assign(share=np.bincount(place, minlength=bins) / len(place)).rename_axis("bin")
+
+
+def expected_calibration_error(logits, labels, bins=15):
+    """Mean distance of confidence and accuracy over the bins of reliability, weighted by their shares, 0 to 1."""
+    table = reliability(logits, labels, bins)
+    return float((table["share"] * (table["accuracy"] - table["confidence"]).abs()).sum())
+
+
+def confusion_percent(predictions, labels, classes):
+    """Share of each true class (row) that was given each class (column), in percent, float (classes, classes).
+
+    predictions: integers (N,) of one run, or (runs, N), then pooled; labels: integers (N,).
+    """
+    pairs = (np.asarray(labels) * classes + predictions).ravel()
+    counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+
+
+def recall_percent(predictions, labels, classes):
+    """Recall in percent of each class in each run, (runs, classes), from predictions (runs, N) and labels (N,)."""
+    return np.array([np.diag(confusion_percent(run, labels, classes)) for run in predictions]).reshape(-1, classes)

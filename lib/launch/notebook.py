@@ -1,0 +1,143 @@
+"""Execute notebooks through papermill, each in a process of its own.
+
+`python -m lib.launch.notebook JOB` is such a process. It ends with the process that has started it, even after kill -9.
+"""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from lib.files import ROOT, StudyError, atomic_write, shown, suggestion
+
+START_SECONDS = 600  # that a kernel may take to start, on a slow disk or a busy machine
+OUR_ERRORS = ("StudyError", "DivergedError")  # their messages need no name before them
+KILLED = "its process was killed, perhaps for want of memory: close other programs, or run fewer at a time (--jobs)"
+FULL = "the disk is full: free space or set STUDY_OUTPUTS"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class NotebookProcess:
+    """One execution of `template`, started at once; `output` appears when it has succeeded.
+
+    log: path of what it prints; parameters: {name: value} for the cell tagged `parameters`; environment: variables to
+    set for it. Raises StudyError where the log cannot be written.
+    """
+
+    def __init__(self, template, output, log, parameters, environment=None):
+        self.log = log
+        job = json.dumps({"template": str(template), "output": str(output), "parameters": parameters})
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("w", encoding="utf-8") as file:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", __name__, job],
+                    cwd=ROOT,
+                    env=_environment() | (environment or {}),
+                    stdin=subprocess.PIPE,  # its end tells the process that this one has ended
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops its runs
+                )
+        except OSError as error:
+            raise StudyError(f"cannot write {shown(log)}: {error.strerror}; free space or set STUDY_OUTPUTS") from None
+
+    def wait(self):
+        """Wait for the end; raises StudyError with the notebook's own error, in one line, when it has failed."""
+        status = self.process.wait()
+        self.process.stdin.close()
+        if status:
+            raise StudyError(f"{self._error(status)} (log: {shown(self.log)})")
+
+    def stop(self):
+        """End the process and with it the kernel; a run goes on from its checkpoint next time."""
+        self.process.terminate()
+
+    def _error(self, status):
+        for line in reversed(self.log.read_text(encoding="utf-8", errors="replace").splitlines()):
+            if line.startswith("error: "):
+                return line.removeprefix("error: ")
+        if status == -signal.SIGKILL:
+            return KILLED
+        full = shutil.disk_usage(self.log.parent).free < 2**20  # then the log had no room for its own error
+        return FULL if full else f"it ended with status {status} and without an error"
+
+
+def _environment():
+    """The environment without what the user has set for other notebooks: kernels, backends, search paths."""
+    foreign = ("IPYTHON", "JUPYTER", "MATPLOTLIB", "MPLBACKEND", "PYTHON")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return kept | {"STUDY_HEADLESS": "1", "PYTHONUTF8": "1"}
+
+
+def _execute(template, output, parameters):
+    """Execute a notebook and write what can be compared with other executions of it; raises whatever it raises."""
+    import nbformat
+    import papermill
+
+    known = list(papermill.inspect_notebook(template))
+    for name in set(parameters) - set(known):
+        raise StudyError(f"{shown(template)} has no parameter {name!r}{suggestion(name, known)}")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # nobody's own kernels and profiles
+        for what in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+            os.environ[what] = scratch
+        notebook = papermill.execute_notebook(
+            template,
+            None,
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=True,
+            start_timeout=START_SECONDS,
+            coalesce_streams=True,
+        )
+    atomic_write(Path(output), lambda file: file.write(nbformat.writes(_without_traces(notebook)).encode()))
+
+
+def _without_traces(notebook):
+    """The notebook without times, paths of this machine, random names and outputs that need scripts."""
+    for key in ("papermill", "widgets"):
+        notebook.metadata.pop(key, None)
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if "injected-parameters" in cell.metadata.get("tags", ()):
+            cell.id = "injected-parameters"
+        if cell.cell_type == "code":
+            cell.outputs = [each for each in cell.outputs if WIDGET not in each.get("data", ())]
+            for output in cell.outputs:
+                for texts, kind in ((output, "text"), (output.get("data", {}), "text/plain")):
+                    if kind in texts:
+                        texts[kind] = texts[kind].replace(f"{ROOT}/", "")
+    return notebook
+
+
+def _one_line(error):
+    """An exception in one line; an error in a cell is told as the cell raised it."""
+    name, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    if name == "DeadKernelError":
+        return KILLED
+    message = " ".join(message.split())
+    return message if name in OUR_ERRORS else f"{name}: {message}" if message else name
+
+
+def _end_with_the_launcher():
+    os.read(0, 1)  # returns when the launcher has ended, because nothing is ever written
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_the_launcher, daemon=True).start()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        _execute(**json.loads(sys.argv[1]))
+    except Exception as error:
+        logging.exception("the notebook has failed")
+        sys.exit(f"error: {_one_line(error)}")

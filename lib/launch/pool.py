@@ -1,0 +1,176 @@
+"""Train the missing runs of a study on this machine, several at a time, each as one execution of train.ipynb."""
+
+import contextlib
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+
+from lib.data import load_dataset
+from lib.files import NOTEBOOKS, StudyError, outputs_folder, read_json, run_folder, shown
+from lib.launch.notebook import NotebookProcess
+from lib.launch.progress import Progress, epochs_done
+from lib.runs import finished_runs, read_summary
+
+POLL_SECONDS = 0.5
+NOTEBOOK_SECONDS = 20  # start, images, test and saving around the training of a run
+MARGIN = 1.25  # a run that is this much slower than expected still finishes in the time budget
+TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1297}
+
+
+def visible_gpus():
+    """What CUDA_VISIBLE_DEVICES would say for each GPU, one string each; StudyError for one too old for torch."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    for index in range(count):
+        major, minor = torch.cuda.get_device_capability(index)
+        supported = [int(name.removeprefix("sm_")) for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
+        if supported and 10 * major + minor < min(supported):
+            raise StudyError(
+                f"{torch.cuda.get_device_name(index)} is too old for torch {torch.__version__}: put torch==2.7.1 and "
+                "torchvision==0.22.1 into environment.yml, or set CUDA_VISIBLE_DEVICES= to use the CPU"
+            )
+    return named.split(",")[:count] if named else [str(index) for index in range(count)]
+
+
+def thread_limits(threads):
+    """Environment variables that keep a run to so many CPU threads."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+
+
+def slots(gpus, jobs=None):
+    """Environment variables of each of the runs at a time: a GPU in turn, and an equal share of the CPU threads.
+
+    jobs: how many, by default one on each GPU, or two on a CPU, since each needs about 2 GB of memory.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jobs = jobs or len(gpus) or min(2, cores)
+    limits = thread_limits(max(1, cores // jobs))
+    return [limits | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}) for slot in range(jobs)]
+
+
+def missing_runs(study):
+    """Configs of the runs that are not complete, in the order of the study."""
+    finished = {(config.arm, config.seed) for config, _, _ in finished_runs(study)}
+    return [config for config in study.runs if (config.arm, config.seed) not in finished]
+
+
+def check_trainable(study, configs):
+    """Build each network and fetch the images; StudyError where that fails, or where finished runs saw other images."""
+    import torch
+
+    from lib.train.models import build_model
+
+    for config in {config.arm: config for config in configs}.values():
+        with torch.device("meta"):
+            build_model(config, 10)
+    dataset = load_dataset(configs[0].dataset)
+    for _, folder, summary in finished_runs(study)[:1]:
+        if summary["data_fingerprint"] != dataset.fingerprint:
+            raise StudyError(
+                f"{shown(folder)} was trained on other images ({summary['data_source']}) than those that are here: "
+                "bring the same ones, or set STUDY_OUTPUTS to an empty folder"
+            )
+
+
+def run_process(study, name, config, environment):
+    """Start train.ipynb for one run of a study; name: what its parameter `study` gets, a name or a path."""
+    log = outputs_folder(study.name) / "logs" / f"{config.arm}-seed-{config.seed:02d}.log"
+    output = run_folder(study.name, config.arm, config.seed) / "notebook.ipynb"
+    parameters = {"study": name, "arm": config.arm, "seed": config.seed}
+    return NotebookProcess(NOTEBOOKS / "train.ipynb", output, log, parameters, environment)
+
+
+class Pool:
+    """The missing runs of a study on a number of slots, as `slots` gives them.
+
+    name: what the notebook's parameter `study` gets. deadline: on the clock time.monotonic(); no run is started that
+    would not be finished by then, and a shorter one further down the list is started instead.
+    """
+
+    def __init__(self, study, name, configs, slots, deadline=None):
+        self.study, self.name, self.slots, self.deadline = study, name, slots, deadline
+        self.waiting, self.running, self.stopped = list(configs), {}, False
+        self.lock, self.progress = threading.Lock(), Progress(study, configs)
+        here = "cuda" if "CUDA_VISIBLE_DEVICES" in slots[0] else "cpu"
+        known = [pace(*finished) for finished in finished_runs(study) if finished[2]["device"] == here]
+        self.pace, self.measured = max(known, default=None), []
+
+    def work(self):
+        """Run everything; returns how many runs failed, and the configs that the deadline kept from starting.
+
+        A run that fails does not stop the others. Ctrl-C stops all of them at their last checkpoints.
+        """
+        with contextlib.closing(self.progress), ThreadPoolExecutor(len(self.slots)) as threads:
+            workers = [threads.submit(self._work_in, slot) for slot in self.slots]
+            try:
+                while wait(workers, POLL_SECONDS).not_done:
+                    with self.lock:
+                        self.progress.show(list(self.running))
+            finally:
+                self._stop()
+        for worker in workers:
+            worker.result()
+        return self.progress.failed, self.waiting
+
+    def _stop(self):
+        with self.lock:
+            self.stopped = True
+            for process in self.running.values():
+                process.stop()
+
+    def _work_in(self, slot):
+        while (config := self._next(slot)) is not None:
+            error = None
+            try:
+                self._execute(config, slot)
+            except StudyError as failure:
+                error = str(failure)
+            with self.lock:
+                self.running.pop(config, None)
+                if not self.stopped:
+                    self.progress.settle(config, error)
+
+    def _next(self, slot):
+        with self.lock:
+            config = next((config for config in self.waiting if self._fits(config, slot)), None)
+            if config is not None:
+                self.waiting.remove(config)
+            return None if self.stopped else config
+
+    def _execute(self, config, slot):
+        with self.lock:
+            if self.stopped:
+                return
+            process = self.running[config] = run_process(self.study, self.name, config, slot)
+        process.wait()
+        folder = run_folder(self.study.name, config.arm, config.seed)
+        summary = read_summary(folder, config)
+        if summary is None:
+            raise StudyError(f"train.ipynb has ended, but the run in {shown(folder)} is not complete")
+        with self.lock:
+            self.measured.append(pace(config, folder, summary))
+            self.pace = max(self.measured)
+
+    def _fits(self, config, slot):
+        """Whether a run would be finished in time; as long as nothing has ever finished, nobody knows."""
+        if self.deadline is None or self.pace is None:
+            return True
+        threads = 1 if "CUDA_VISIBLE_DEVICES" in slot else int(slot["OMP_NUM_THREADS"])
+        left = 1 - epochs_done(self.study, config) / config.epochs
+        seconds = NOTEBOOK_SECONDS + MARGIN * self.pace * work(config) * left / threads
+        return time.monotonic() + seconds <= self.deadline
+
+
+def work(config):
+    """What training a run costs, in an arbitrary unit: half width takes a third and quarter width a tenth of full."""
+    images = TRAINING_IMAGES[config.dataset] - config.validation_images
+    return config.epochs * images * (config.width**2 + 0.23 * config.width)
+
+
+def pace(config, folder, summary):
+    """Seconds that a finished run took for a unit of work: on a GPU, or with one thread of a CPU."""
+    threads = (read_json(folder / "environment.json") or {}).get("threads", 1) if summary["device"] == "cpu" else 1
+    return summary["train_seconds"] * threads / work(config)

@@ -1,0 +1,259 @@
+"""One run and its folder: what is finished, training that can be stopped and go on, and the summary written last."""
+
+import ast
+import contextlib
+import copy
+import dataclasses
+import datetime
+import functools
+import hashlib
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.data import CLASSES, split_indices
+from lib.files import StudyError, atomic_write, git, lock, read_json, shown, write_json, write_table
+from lib.runs import config_hash, read_summary, save_arrays, stored_logits
+from lib.train.evaluate import evaluate, fixed_answers
+from lib.train.models import build_model, multiply_adds, parameter_count
+from lib.train.progress import Progress
+from lib.train.trainer import DivergedError, Trainer, choose_device, choose_precision
+
+CHECKPOINT_SECONDS = 20  # training time between checkpoints, so that saving stays a small share of it
+ANSWER_TOLERANCE = 0.01  # of the largest answer; platforms and versions of torch differ by less than a tenth of it
+TRAINING_CODE = ("augment.py", "models.py", "trainer.py")  # what decides the weights of a run
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "papermill")
+
+
+class Interrupted(KeyboardInterrupt):
+    """A person has stopped the training: what to do next, in one line."""
+
+    def _render_traceback_(self):
+        """What IPython shows of it, instead of a traceback."""
+        return [str(self)]
+
+
+class Run:
+    """One run of a study in its folder.
+
+    `summary` is that of a complete run, else None. Raises StudyError where the folder holds a run of other settings.
+    """
+
+    def __init__(self, config, folder):
+        self.config, self.folder, self.rows = config, folder, []
+        self.summary = read_summary(folder, config)
+
+    @property
+    def stale(self):
+        """One line, if the code now builds or trains another network than the one of this complete run; else None."""
+        if not self._is_this_network((self.summary or {}).get("fixed_answers")):
+            where = shown(self.folder)
+            return f"stale: this run stems from another network than today's code builds: delete {where} to train anew"
+
+    @contextlib.contextmanager
+    def training(self, dataset):
+        """A Trainer at the last checkpoint, or at its start, for the body to train, `save` and `finish`.
+
+        A person who interrupts loses the current epoch only, and gets Interrupted. Raises StudyError when another
+        process works on the run and for a checkpoint of other settings or of another network; and DivergedError, except
+        for a run of the tuning, which counts as accuracy 0, since settings that diverge cannot win.
+        """
+        with lock(self.folder, f"{self.config.arm} seed {self.config.seed}"):
+            trainer = self._start(dataset)
+            try:
+                yield trainer
+            except KeyboardInterrupt:
+                if self._unsaved:
+                    self._save_checkpoint(*self._unsaved)
+                raise Interrupted("stopped: run this again, and it goes on after the last finished epoch") from None
+            except DivergedError as error:
+                if not self.config.validation_images:
+                    write_json(self.folder / "failure.json", {"reason": str(error), "finished_utc": _now()})
+                    raise
+                self._write_summary({"val_accuracy": 0.0, "val_loss": None, "diverged": str(error)})
+            finally:
+                self._progress.close()
+
+    def save(self, row):
+        """Keep a row of metrics and, when one is due, a checkpoint."""
+        self.rows.append(row)
+        text = pd.DataFrame(self.rows).to_csv(index=False, lineterminator="\n")
+        atomic_write(self.folder / "metrics.csv", lambda file: file.write(text.encode()))
+        state = self._trainer.state()
+        if row["epoch"] == self.config.epochs or time.perf_counter() - self._saved >= CHECKPOINT_SECONDS:
+            self._save_checkpoint(state, self.rows)
+        else:
+            self._unsaved = copy.deepcopy((state, self.rows))  # the next epoch changes both in place
+        self._progress.show(self.rows)
+
+    def finish(self, evaluation):
+        """Write all that the run keeps, the summary last, and return the summary."""
+        if evaluation.logits is not None:
+            labels = evaluation.labels.astype(np.uint8)
+            save_arrays(self.folder / "test_logits.npz", logits=stored_logits(evaluation.logits), labels=labels)
+        if evaluation.gates is not None:
+            write_table(self.folder / "gates.csv", evaluation.gates)
+            write_table(self.folder / "lesions.csv", evaluation.lesions)
+            save_arrays(self.folder / "gates.npz", **evaluation.class_gates)
+        return self._write_summary(evaluation.scores)
+
+    def _start(self, dataset):
+        config, device = self.config, choose_device()
+        precision = choose_precision(device) if config.precision == "auto" else config.precision
+        self._identity = {"config_hash": config_hash(config.to_dict()), "data_fingerprint": dataset.fingerprint}
+        self._machine = {"device": device.type, "precision": precision}
+        self._source, self._saved, self._unsaved = dataset.source, time.perf_counter(), None
+
+        train, _ = split_indices(dataset.train_labels, config.validation_images)
+        images, labels = dataset.train_images[train], dataset.train_labels[train]
+        self._trainer = self._resumed(lambda: Trainer(config, self._new_model(), images, labels, device, precision))
+        self._costs = {"parameters": parameter_count(self._trainer.model)}
+        self._costs["multiply_adds"] = multiply_adds(self._trainer.model)
+        write_json(self.folder / "config.json", config.to_dict())
+        self._write_environment(describe_environment(self._trainer))
+        self._progress = Progress(config.epochs)
+        self._progress.show(self.rows)
+        return self._trainer
+
+    def _new_model(self):
+        return build_model(self.config, len(CLASSES[self.config.dataset]))
+
+    @functools.cached_property
+    def _answers(self):
+        return fixed_answers(self.config, len(CLASSES[self.config.dataset]))
+
+    def _is_this_network(self, answers):
+        """Whether today's code gives these fixed answers; answers that were never kept tell nothing."""
+        if not answers:
+            return True
+        pairs = [(np.array(answers[moment]), np.array(today)) for moment, today in self._answers.items()]
+        return all(np.allclose(a, b, rtol=0, atol=ANSWER_TOLERANCE * max(1, np.abs(a).max())) for a, b in pairs)
+
+    def _save_checkpoint(self, state, rows):
+        content = {
+            "config": self.config.to_dict(),
+            "fingerprint": self._identity["data_fingerprint"],
+            "machine": self._machine,
+            "fixed_answers": self._answers,
+            "rows": rows,
+            "trainer": state,
+        }
+        atomic_write(self.folder / "checkpoint.pt", lambda file: torch.save(content, file))
+        self._saved, self._unsaved = time.perf_counter(), None
+
+    def _resumed(self, new_trainer):
+        """A trainer at the checkpoint in the folder, and its rows of metrics; at the start where there is none."""
+        path, trainer = self.folder / "checkpoint.pt", new_trainer()
+        if not path.exists():
+            return trainer
+        try:
+            state = torch.load(path, map_location=trainer.device, weights_only=True)
+            settings, machine = self.config.differences(state["config"]), state["machine"]
+        except Exception:  # noqa: BLE001 a file can be damaged in many ways
+            print(f"{shown(path)} is damaged: starting over")
+            return trainer
+        anew = f"delete {shown(self.folder)} to train anew"
+        if settings:
+            raise StudyError(f"{shown(path)} has other settings ({'; '.join(settings)}): go back to them, or {anew}")
+        if state["fingerprint"] != self._identity["data_fingerprint"]:
+            raise StudyError(f"{shown(path)} stems from other images: bring those back, or {anew}")
+        if not self._is_this_network(state["fixed_answers"]):
+            raise StudyError(f"{shown(path)} stems from another network than today's code: go back to it, or {anew}")
+        if machine != self._machine:
+            there, here = (f"{each['precision']} on {each['device']}" for each in (machine, self._machine))
+            print(f"the checkpoint was trained in {there}, which cannot go on in {here}: starting over")
+            return trainer
+        trainer.restore(state["trainer"])
+        self.rows = state["rows"]
+        return trainer
+
+    def _write_environment(self, environment):
+        """Write environment.json; a run that goes on elsewhere, or with other code, keeps the earlier records in it."""
+        path = self.folder / "environment.json"
+        earlier = read_json(path) if self.rows else None
+        if earlier:
+            history = earlier.pop("earlier", [])
+            environment = environment | {"earlier": history + [earlier] * (earlier != environment)}
+        write_json(path, environment)
+
+    def _write_summary(self, scores):
+        self.summary = {
+            **self._identity,
+            "data_source": self._source,
+            **scores,
+            **self._costs,
+            "train_seconds": sum(row["train_seconds"] for row in self.rows),
+            **self._machine,
+            "fixed_answers": self._answers,
+            "finished_utc": _now(),
+        }
+        write_json(self.folder / "summary.json", self.summary)
+        for left in ("checkpoint.pt", "failure.json"):
+            (self.folder / left).unlink(missing_ok=True)
+        return self.summary
+
+
+def execute(config, dataset, folder):
+    """Train, evaluate and save one run as train.ipynb does, unless it is complete; returns its summary."""
+    run = Run(config, folder)
+    if run.summary is None:
+        with run.training(dataset) as trainer:
+            while trainer.epoch < config.epochs:
+                run.save(trainer.train_epoch())
+            run.finish(evaluate(trainer, dataset))
+    return run.summary
+
+
+def describe_environment(trainer):
+    """What a run is trained on, for environment.json: versions, device, threads, code; no host or user names."""
+    changes = git("status", "--porcelain", "--", "lib", "notebooks")
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": trainer.device.type,
+        "device_name": _device_name(trainer.device),
+        "precision": trainer.precision,
+        "speedups": dataclasses.asdict(trainer.speedups),
+        "threads": torch.get_num_threads(),
+        "cpu_count": os.cpu_count(),
+        "training_code": _training_code(),
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": None if changes is None else bool(changes),
+    }
+
+
+def _training_code():
+    """First 16 hex digits of the SHA-256 of the code that trains, without comments and layout."""
+    digest = hashlib.sha256()
+    for name in TRAINING_CODE:
+        source = (Path(__file__).parent / name).read_text(encoding="utf-8")
+        digest.update(ast.unparse(ast.parse(source)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _device_name(device):
+    """The name that the GPU or the processor gives itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _now():
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

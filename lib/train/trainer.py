@@ -1,0 +1,227 @@
+"""Training and prediction of one network on one device: the same loop for every architecture."""
+
+import dataclasses
+import math
+import shutil
+import time
+
+import torch
+from torch.nn import functional
+
+from lib.files import StudyError
+from lib.train.augment import Normalise, crop_and_flip, pad, plan_epoch
+
+PREDICTION_BATCH = 500
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class DivergedError(StudyError):
+    """A training whose loss or logits are not finite: the one reason for which a run counts as failed for good."""
+
+
+def choose_device():
+    """The first visible GPU, else the CPU; CUDA_VISIBLE_DEVICES decides what is visible."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(device):
+    """`bf16`, `fp16` or `fp32`, whichever the device computes fast.
+
+    GPU: bf16 from Ampere (8.0), fp16 with loss scaling from Volta (7.0; T4, RTX 2070), fp32 before (Pascal).
+    CPU: bf16 where it has the instructions, else fp32.
+    """
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Speedups:
+    """Optimisations of a step; benchmark.ipynb takes them away one by one."""
+
+    channels_last: bool = True  # the memory layout that convolutions are fastest in
+    fused_optimizer: bool = True  # one pass over all weights
+    compiled: bool = False  # torch.compile of augmentation, network and loss
+    cuda_graph: bool = False  # the whole step as one launch
+
+
+def choose_speedups(device, precision):
+    """What pays on the device: compiling on GPUs from Volta (7.0) on, but not on a CPU (benchmark.ipynb)."""
+    # torch 2.14's fused update reads unset momentum when fp16 overflows on the very first step
+    fused = precision != "fp16"
+    if device.type != "cuda":
+        return Speedups(fused_optimizer=fused)
+    has_compiler = any(map(shutil.which, ("cc", "gcc", "clang")))  # Triton builds its launchers with it
+    compiled = has_compiler and torch.cuda.get_device_capability(device) >= (7, 0)
+    # only the fused update leaves the host out of the step, which a graph demands
+    return Speedups(fused_optimizer=fused, compiled=compiled, cuda_graph=fused)
+
+
+class Replayed:
+    """A step that is called a few times as it is, then captured once in a CUDA graph, which each later call replays.
+
+    The step must take its input from, and leave its output in, tensors that stay where they are. The first calls are
+    real steps too: they compile kernels, let cuDNN choose its algorithms and make the optimizer allocate its state.
+    """
+
+    CALLS_BEFORE_CAPTURE = 3
+
+    def __init__(self, step):
+        self.step, self.calls, self.graph, self.stream = step, 0, None, torch.cuda.Stream()
+
+    def __call__(self):
+        self.calls += 1
+        if self.calls <= self.CALLS_BEFORE_CAPTURE:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self.step()
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.step()
+        self.graph.replay()
+
+
+def learning_rate_at(step, steps, warmup_steps, peak):
+    """Learning rate of update `step` (from 0) out of `steps`: linear warm-up to `peak`, then a half cosine to 0."""
+    if step < warmup_steps:
+        return peak * min(1, (step + 1) / warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
+
+
+class Trainer:
+    """One network with its optimizer on one device; `epoch` counts the finished epochs.
+
+    images: uint8 (N, 32, 32, 3) and labels: integers (N,), moved to the device once. speedups: Speedups, by default
+    what pays on the device. Raises StudyError for fewer images than a batch,
+    DivergedError for a loss that is not finite.
+    """
+
+    def __init__(self, config, model, images, labels, device, precision, speedups=None):
+        if len(labels) < config.batch_size:
+            raise StudyError(f"batch_size = {config.batch_size} is larger than the {len(labels)} training images")
+        self.config, self.device, self.precision = config, device, precision
+        self.speedups = speedups or choose_speedups(device, precision)
+        self.memory_format = torch.channels_last if self.speedups.channels_last else torch.contiguous_format
+        self.model = model.to(device, memory_format=self.memory_format)
+        self.images = pad(torch.from_numpy(images).to(device), config.crop_padding)
+        self.labels = torch.from_numpy(labels).to(device, torch.int64)
+        self.normalise = Normalise().to(device)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=torch.tensor(config.learning_rate, device=device),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+            fused=self.speedups.fused_optimizer,
+        )
+        torch.backends.cudnn.benchmark = (
+            True  # on a GPU, the first steps find the fastest algorithm of each convolution
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.steps_per_epoch = len(labels) // config.batch_size
+        self.epoch = 0
+        self._forward = self._loss
+        if self.speedups.compiled:
+            for store in (self.images, self.labels):
+                torch._dynamo.maybe_mark_dynamic(store, 0)  # one compilation for any number of images
+            self._forward = torch.compile(self._loss, fullgraph=True)
+        self._advance = Replayed(self._step) if self.speedups.cuda_graph else self._step
+        self._make_registers()
+
+    def _make_registers(self):
+        """What a step reads and writes, at fixed places on the device: no step waits for the host."""
+        self.plan = plan_epoch(self.config, 0, len(self.labels)).to(self.device)
+        self.rates = torch.zeros(self.steps_per_epoch, device=self.device)
+        self.cursor = torch.zeros(1, device=self.device, dtype=torch.int64)
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.correct = torch.zeros((), device=self.device, dtype=torch.int64)
+
+    def train_epoch(self):
+        """One pass over the images; returns a row of metrics (loss in nats, times in seconds)."""
+        started = time.perf_counter()
+        self.model.train()
+        rates = self._load_epoch()
+        for _ in range(self.steps_per_epoch):
+            self._advance()
+        loss = self.loss_sum.item() / self.steps_per_epoch
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the training loss is {loss} in epoch {self.epoch + 1}: the run has failed; try a lower learning_rate "
+                "or a longer warm-up"
+            )
+        self.epoch += 1
+        images = self.plan.order.numel()
+        accuracy = self.correct.item() / images
+        seconds = time.perf_counter() - started
+        return {
+            "epoch": self.epoch,
+            "learning_rate": rates[-1],
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "train_seconds": seconds,
+            "images_per_second": images / seconds,
+        }
+
+    def _load_epoch(self):
+        """Fill the registers for the epoch; returns its learning rates, one a step."""
+        total, warmup = (epochs * self.steps_per_epoch for epochs in (self.config.epochs, self.config.warmup_epochs))
+        steps = range(self.epoch * self.steps_per_epoch, (self.epoch + 1) * self.steps_per_epoch)
+        rates = [learning_rate_at(step, total, warmup, self.config.learning_rate) for step in steps]
+        self.rates.copy_(torch.tensor(rates))
+        for register, choices in zip(self.plan, plan_epoch(self.config, self.epoch, len(self.labels)), strict=True):
+            register.copy_(choices)
+        for register in (self.cursor, self.loss_sum, self.correct):
+            register.zero_()
+        return rates
+
+    def _step(self):
+        self.optimizer.param_groups[0]["lr"].copy_(self.rates.index_select(0, self.cursor)[0])
+        loss, hits = self._forward(*self.plan.step(self.cursor))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.loss_sum += loss.detach()
+        self.correct += hits
+        self.cursor += 1
+
+    def _loss(self, order, top, left, flip):
+        targets = self.labels[order]
+        images = self.normalise(crop_and_flip(self.images, order, top, left, flip))
+        dtype = DTYPES[self.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            logits = self.model(images.contiguous(memory_format=self.memory_format))
+            loss = functional.cross_entropy(logits, targets)
+        return loss, (logits.detach().argmax(1) == targets).sum()
+
+    @torch.no_grad()
+    def predict(self, images):
+        """Logits float32 (N, classes), on the CPU, of uint8 images (N, 32, 32, 3), without augmentation.
+
+        Computed in float32 whatever the training precision: bfloat16 logits tie often enough to move an accuracy.
+        """
+        self.model.eval()
+        parts = []
+        for part in torch.from_numpy(images).split(PREDICTION_BATCH):
+            parts.append(self.model(self.normalise(part.to(self.device))))
+        return torch.cat(parts).cpu().numpy()
+
+    def state(self):
+        """All that training needs to go on, for torch.save."""
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state):
+        """Go on from what `state` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch = state["epoch"]

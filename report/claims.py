@@ -1,0 +1,62 @@
+"""What paper.tex takes from results.json: its numbers, and what must be true for its sentences to stand.
+
+lib/paper.py reads both. When a claim no longer holds, the sentence is to be rewritten by hand, here and in paper.tex.
+"""
+
+from lib.data import OFFICIAL_FINGERPRINT
+
+STAGES = ("tuning", "primary", "literal", "narrow", "controls", "half", "length", "longest")
+
+
+def runs(stage, column):
+    """Function of the results: how many runs of the stage are `planned` or `finished`."""
+    return lambda results: {row["stage"]: row[column] for row in results["stages"]}[stage]
+
+
+def kinds_of_deviations(results):
+    return {row["deviation"] for row in results["deviations"]}
+
+
+# LaTeX macro: (format, function of the results). A number that is null in results.json has no macro yet.
+NUMBERS = {
+    **{f"Planned{stage.title()}": ("{}", runs(stage, "planned")) for stage in STAGES},
+    **{f"Finished{stage.title()}": ("{}", runs(stage, "finished")) for stage in STAGES},
+    "PlannedRuns": ("{}", lambda results: sum(row["planned"] for row in results["stages"])),
+    "PlannedPairs": ("{}", lambda results: results["primary"]["planned_pairs"]),
+    "FinishedPairs": ("{}", lambda results: results["primary"]["n_pairs"]),
+    "Difference": ("{:+.2f}", lambda results: results["primary"]["difference_pp"]),
+    "SeedInterval": ("{0[0]:+.2f} to {0[1]:+.2f}", lambda results: results["primary"]["seed_interval_pp"]),
+    "CrossedInterval": ("{0[0]:+.2f} to {0[1]:+.2f}", lambda results: results["primary"]["crossed_interval_pp"]),
+    "PValue": ("{:.3f}", lambda results: results["primary"]["p_value"]),
+}
+
+# (sentence as it stands in paper.tex, function of the results that must be true)
+CLAIMS = [
+    (
+        r"The comparison is not complete: \FinishedPairs{} of \PlannedPairs{} pairs are finished.",
+        lambda results: results["primary"]["n_pairs"] < results["primary"]["planned_pairs"],
+    ),
+    (
+        "The primary comparison is not complete yet, and its difference has not been computed.",
+        lambda results: not results["primary"]["complete"] and results["primary"]["difference_pp"] is None,
+    ),
+    (
+        "No decision to stop early has been taken, and ten pairs remain planned.",
+        lambda results: results["primary"]["planned_pairs"] == 10,
+    ),
+    (
+        "All runs read the official CIFAR-10 images, and none has diverged.",
+        lambda results: (
+            (results["data_source"], results["data_fingerprint"]) == ("cifar10", OFFICIAL_FINGERPRINT)
+            and "diverged and excluded" not in kinds_of_deviations(results)
+        ),
+    ),
+    (  # a copy without git's history cannot tell, and need not
+        r"The plan, \path{report/preregistration.md}, was committed before the first primary run.",
+        lambda results: "preregistered after the first primary run" not in kinds_of_deviations(results),
+    ),
+    (
+        r"\caption{All stages of the study, in the order in which they are run.}",
+        lambda results: tuple(row["stage"] for row in results["stages"]) == STAGES,
+    ),
+]
