@@ -1,132 +1,96 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # One command for everything: sets up the environment once, then runs a study (python -m lib) or the tests.
-set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Plain POSIX, for the old bash of macOS and for `sh run_all.sh`.
+set -eu
+
+script=$0 # which may be a link into the checkout
+while [ -L "$script" ]; do
+    link=$(readlink "$script")
+    case $link in /*) script=$link ;; *) script=$(dirname "$script")/$link ;; esac
+done
+root=$(cd "$(dirname "$script")" && pwd -P)
+export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 # whatever pip.conf says
+unset PYTHONHOME PYTHONPATH # which are about another Python
 
 usage() {
     cat <<'END'
-Usage: ./run_all.sh [--study NAME] [--engine local|slurm] [--jobs N] [--time-budget MINUTES] [--dry-run]
-       ./run_all.sh test
-       ./run_all.sh --help
+Usage: ./run_all.sh [--study NAME] [--engine local|slurm] [--jobs N] [--time-budget MINUTES]
+       ./run_all.sh test [words for pytest]
 
-Sets up the environment in .venv (once), fetches the images, trains what is missing of a study, analyses it and writes
-figures, tables and HTML to outputs/<study>/, and the paper to report/paper.pdf. Stopped at any time, the same command goes on where it was.
+Sets up the environment in .venv (once), fetches the images, trains what is missing of a study, analyses it, and writes
+figures, tables and HTML to outputs/<study>/, and the paper to report/paper.pdf. Stopped at any time, the same command
+goes on where it was.
 
-  --study NAME           smoke (two minutes, no images needed), laptop (an hour or two on a CPU), paper (a GPU), or a .yaml
-                         file of your own; without it paper where there is a GPU, else laptop, and smoke where CIFAR-10
-                         is neither in data/ nor to be downloaded. benchmark is no study: it measures the training's speed
-  --engine slurm         train on a SLURM cluster, a run a job with one GPU where there are any; to be started where
+  --study NAME           smoke (two minutes, no images needed), laptop (under an hour on a CPU), paper (for a GPU, or days
+                         of a CPU), or a .yaml file of your own; without it paper where there is a GPU, else laptop, and
+                         smoke where CIFAR-10 is neither in data/ nor to be downloaded. benchmark is no study: it
+                         measures the speed of the training
+  --engine slurm         train on a SLURM cluster, a run a job, with one GPU each where there are any; it is started where
                          sbatch is, which takes its SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT and the like
-  --jobs N               runs at a time (default: two on a CPU, and as many on each GPU as measured to be fastest; with
-                         SLURM as many as it allows)
+  --jobs N               runs at a time (default: one on each GPU, two on a CPU, with SLURM as many as it allows)
   --time-budget MINUTES  start no run that would not finish in time
-  --dry-run              list the missing runs and the time they would take
-  test                   run all tests; further words go to pytest
 
 STUDY_DATA and STUDY_OUTPUTS name other folders for data/ and outputs/. CUDA_VISIBLE_DEVICES chooses GPUs, and with an
 empty value the CPU.
 END
 }
 
-fail() { echo "error: $*" >&2; exit 1; }
-
-# The pip lines of environment.yml, which is the one list of versions.
-requirements() { sed -n 's/^      - //p' environment.yml; }
+fail() { echo "error: $*" >&2 && exit 1; }
 
 find_python() {
-    for candidate in python3 python3.13 python3.12 python3.11; do
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
         if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
-            echo "$candidate"
-            return
+            echo "$candidate" && return
         fi
     done
-    fail "Python 3.11 to 3.14 is needed, and python3 here is $(python3 --version 2>&1 || true): install one of these"
+    fail "Python 3.11 to 3.14 is needed, and python3 here is $(python3 --version 2>&1): install one of these"
 }
 
 # Changes with the versions and the folder; kept in .venv when the set-up has succeeded.
-stamp() { { echo "$PWD"; cat environment.yml pyproject.toml; } | cksum; }
-
-set_up_conda() {
-    local conda=$1 action=create
-    if [ -d .venv/conda-meta ]; then action=update; fi
-    "$conda" env "$action" --quiet --prefix .venv --file environment.yml
-}
-
-set_up_venv() {
-    local python
-    python=$(find_python) || return 1
-    "$python" -m venv .venv || fail "$python cannot make a virtual environment: install its venv package (python3-venv)"
-    requirements | .venv/bin/python -m pip install --quiet --disable-pip-version-check -r /dev/stdin ||
-        fail "the packages of environment.yml could not be installed; pip's message is above"
-}
+stamp() { { echo "$root" && cat "$root/environment.yml" "$root/pyproject.toml"; } | cksum; }
+is_set_up() { [ "$(cat "$root/.venv/complete" 2>/dev/null)" = "$(stamp)" ]; }
 
 set_up() {
     cd "$root"
-    if [ "$(cat .venv/complete 2>/dev/null)" = "$(stamp)" ]; then return; fi
+    if is_set_up; then return; fi
     exec 9>.venv.lock # so that two commands at once do not build one environment together
     if command -v flock >/dev/null; then flock 9; fi
-    if [ "$(cat .venv/complete 2>/dev/null)" = "$(stamp)" ]; then return; fi
+    if is_set_up; then return; fi
     echo "setting up the environment in .venv (once; torch alone is several GB) …"
-    local conda
     if conda=$(command -v mamba || command -v conda); then
-        set_up_conda "$conda" || fail "$conda could not make the environment from environment.yml; its message is above"
+        if [ -d .venv/conda-meta ]; then action=update; else action=create; fi
+        "$conda" env $action --quiet --prefix .venv --file environment.yml ||
+            fail "$conda could not make the environment from environment.yml; its message is above"
     else
-        set_up_venv
+        python=$(find_python) || exit 1
+        "$python" -m venv .venv || fail "$python cannot make a virtual environment: install python3-venv"
+        # the pip lines of environment.yml, which is the one list of versions
+        sed -n 's/^      - //p' environment.yml | .venv/bin/python -m pip install --quiet -r /dev/stdin ||
+            fail "the packages of environment.yml could not be installed; pip's message is above"
     fi
     stamp >.venv/complete
 }
 
-# What pip cannot install. Where a program is missing, root on Debian or Ubuntu gets its packages; others are told what to
-# install, or see the tests skip that need it.
+# What pip cannot install: packages of Debian or Ubuntu, where a program is missing and the user is root. Others are told
+# when it is needed, or see the tests skip that need it.
 set_up_system() {
-    local what=$1 programs=$2 packages=$3 program missing=""
-    for program in $programs; do
-        if ! command -v "$program" >/dev/null; then missing=$program; fi
-    done
-    if [ -z "$missing" ] || [ "$EUID" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
-    echo "installing $what (once) …"
-    export DEBIAN_FRONTEND=noninteractive
-    # shellcheck disable=SC2086 # packages are several words
-    { apt-get update && apt-get install -y --no-install-recommends $packages; } >"$root/.system.log" 2>&1 || return 0
-    rm -f "$root/.system.log"
+    if command -v "$1" >/dev/null || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
+    echo "installing $2 (once) …"
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $2; } \
+        >"$root/.system.log" 2>&1 || echo "$2 could not be installed: .system.log says why"
 }
 
-set_up_slurm() {
-    if "$root/.venv/bin/python" -c 'import submitit' 2>/dev/null; then return; fi
-    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root[slurm]" ||
-        fail "submitit, which --engine slurm needs, could not be installed; pip's message is above"
-}
-
-set_up_tex() {
-    set_up_system "TeX for the paper" "latexmk pdfinfo" \
-        "texlive-latex-base texlive-latex-recommended texlive-fonts-recommended latexmk poppler-utils"
-}
-
-set_up_test_programs() {
-    set_up_system "Chromium and SLURM for the tests" "chromium slurmctld munged" "chromium slurm-wlm munge"
-}
-
-case "${1:-}" in
--h | --help)
-    usage
-    ;;
-test)
-    shift
-    (set_up)
-    (set_up_tex)
-    (set_up_test_programs)
-    (set_up_slurm)
-    cd "$root"
-    # a file of tests to a worker, for its tests share what is slow to make
-    exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
-    ;;
+case "${1:-}" in -h | --help) usage && exit ;; esac
+(set_up) || exit 1
+case "$*" in
+*smoke* | *laptop* | *benchmark* | *.y*ml*) ;; # only the paper needs TeX
 *)
-    (set_up)
-    case " $* " in *" --engine slurm "* | *" --engine=slurm "*) (set_up_slurm) ;; esac
-    case " $* " in
-    *" smoke "* | *" benchmark "* | *" --dry-run "*) ;;
-    *) (set_up_tex) ;;
-    esac
-    PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$root/.venv/bin/python" -m lib "$@"
+    set_up_system latexmk "texlive-latex-base texlive-latex-recommended texlive-fonts-recommended latexmk poppler-utils"
     ;;
 esac
+if [ "${1:-}" != test ]; then exec "$root/.venv/bin/python" -P -m lib "$@"; fi
+set_up_system chromium chromium
+set_up_system slurmctld "slurm-wlm munge"
+shift
+cd "$root"
+exec .venv/bin/python -m pytest -m "" -n auto --maxprocesses 4 --dist loadfile "$@" # slow tests as well

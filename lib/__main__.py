@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 
 from lib.data import cifar10_is_here, load_dataset
-from lib.files import REPORT, StudyError, data_folder, lock, outputs_folder, read_json, shown
-from lib.launch.notebook import NotebookProcess
-from lib.launch.pages import notebook_to_html, write_pages
+from lib.files import REPORT, StudyError, data_folder, lock, outputs_folder, shown
+from lib.launch.notebook import execute
 from lib.launch.pool import Pool, check_trainable, missing_runs, slots, visible_gpus
 from lib.runs import finished_runs
 from lib.study import load_study, study_names
@@ -20,7 +19,6 @@ ANALYSIS_SECONDS = 60  # kept free at the end of a time budget
 
 def main(arguments=None):
     """Run one study as the arguments say; returns the exit status."""
-    started = time.monotonic()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace", line_buffering=True)  # a terminal in Latin-1 has no ellipsis
     options = _options(arguments)
@@ -33,7 +31,7 @@ def main(arguments=None):
             name = str(Path(name).resolve())
         study = load_study(name)
         with lock(outputs_folder(study.name), f"study {study.name!r}"):
-            return _run(study, name, options, started)
+            return _run(study, name, options)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -46,95 +44,19 @@ def _options(arguments):
     # run_all.sh --help explains the options without needing the environment
     parser = argparse.ArgumentParser(prog="./run_all.sh", add_help=False, allow_abbrev=False)
     parser.add_argument("words", nargs="*")
-    parser.add_argument("--study", metavar="NAME")
+    parser.add_argument("--study")
     parser.add_argument("--engine", choices=("local", "slurm"), default="local")
-    parser.add_argument("--jobs", type=int, metavar="N")
+    parser.add_argument("--jobs", type=int)
     parser.add_argument("--time-budget", type=float, metavar="MINUTES")
     options = parser.parse_args(arguments)
-    if options.words:
-        known = options.words[0] in (*study_names(), "benchmark")
-        hint = f"did you mean --study {options.words[0]}?" if known else "--help shows what there is"
-        parser.error(f"unknown word {options.words[0]!r}: {hint}")
-    for option in ("jobs", "time_budget"):
-        if not (getattr(options, option) or 1) > 0:
-            parser.error(f"--{option.replace('_', '-')} must be more than 0")
-    if options.engine == "slurm" and not options.study:
-        parser.error("--engine slurm needs --study: this machine does not tell which study suits the nodes")
-    if options.engine == "slurm" and options.time_budget:
-        parser.error("--engine slurm takes no --time-budget: SBATCH_TIMELIMIT limits each job")
+    for word in options.words:
+        known = word in (*study_names(), "benchmark")
+        parser.error(f"unknown word {word!r}: {f'did you mean --study {word}?' if known else 'see --help'}")
+    if any(number is not None and number <= 0 for number in (options.jobs, options.time_budget)):
+        parser.error("--jobs and --time-budget must be more than 0")
+    if options.engine == "slurm" and (options.time_budget or not options.study):
+        parser.error("--engine slurm needs --study and takes no --time-budget: SBATCH_TIMELIMIT limits each job")
     return options
-
-
-def _run(study, name, options, started):
-    missing, total = missing_runs(study), len(study.runs) + len(study.awaiting)
-    print(f"study {study.name}: {study.title}; {total - len(missing) - len(study.awaiting)} of {total} runs are complete")
-    failed = 0
-    if missing:
-        study, failed = _train(study, name, options, started)
-    if any(not config.validation_images for config, _, _ in finished_runs(study)):
-        _analyse(study, name)
-    else:
-        print("no run on the test images is complete, so there is nothing to analyse yet")
-    if failed:
-        print(f"error: {failed} runs failed, as told above: the same command tries them again", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _train(study, name, options, started):
-    """Run what is missing, then what waited for the tuning; returns the study as it stands then and the failed runs."""
-    missing, left = missing_runs(study), []
-    if options.engine == "slurm":
-        from lib.launch import slurm  # it alone needs submitit
-
-        slurm.check_queue(study)
-    check_trainable(study, [*missing, *study.awaiting])
-    deadline = options.time_budget and started + options.time_budget * 60 - ANALYSIS_SECONDS
-    while True:
-        if options.engine == "slurm":
-            failed = slurm.run_jobs(study, name, missing, options.jobs)
-        else:
-            failed, left = Pool(study, name, missing, slots(visible_gpus(), options.jobs), deadline).work()
-        waited, study = bool(study.awaiting), load_study(name)
-        missing = missing_runs(study)
-        if not missing or not waited or study.awaiting:
-            break
-    if left:
-        print(f"the time budget leaves {len(left) + len(study.awaiting)} runs for next time: the same command goes on")
-    return study, failed
-
-
-def _analyse(study, name):
-    folder = outputs_folder(study.name)
-    print("analysis …")
-    NotebookProcess("analysis", folder / "analysis.ipynb", folder / "logs" / "analysis.log", {"study": name}).wait()
-    page = write_pages(study, name)
-    print(f"results: {shown(folder / 'results.json')}; to read: {shown(page)}")
-    results = read_json(folder / "results.json") or {}
-    if study.name == "paper" and results["primary"]["complete"] and not os.environ.get("STUDY_OUTPUTS"):
-        _build_paper()  # which is about outputs/ alone
-
-
-def _build_paper():
-    from lib.paper import MissingTeXError, build
-
-    try:
-        print(f"paper: {shown(REPORT / 'paper.pdf')}, {build()} pages")
-    except MissingTeXError as error:  # everything else is complete without it
-        print(f"no paper was made: {error}")
-
-
-def _benchmark():
-    from lib.benchmark import benchmark_folder  # needs torch
-    from lib.train.trainer import choose_device
-
-    visible_gpus()  # names one that is too old
-    folder, log = benchmark_folder(choose_device()), outputs_folder("benchmark") / "logs" / "benchmark.log"
-    with lock(outputs_folder("benchmark"), "the benchmark"):
-        print(f"benchmark, about ten minutes on a CPU; leave the machine alone; {shown(log)} shows how far it is")
-        NotebookProcess("benchmark", folder / "benchmark.ipynb", log, {}).wait()
-        notebook_to_html(folder / "benchmark.ipynb", folder / "benchmark.html", "Benchmark of the training")
-    print(f"results: {shown(folder / 'results.json')}; to read: {shown(folder / 'benchmark.html')}")
-    return 0
 
 
 def _default_study():
@@ -149,6 +71,65 @@ def _default_study():
             print(f"CIFAR-10 is neither in {shown(data_folder())}/ nor to be downloaded: taking 'smoke' instead")
             return "smoke"
     return name
+
+
+def _run(study, name, options):
+    deadline = options.time_budget and time.monotonic() + options.time_budget * 60 - ANALYSIS_SECONDS
+    total = len(study.runs) + len(study.awaiting)
+    print(f"study {study.name}: {study.title}; {len(finished_runs(study))} of {total} runs are complete")
+    failed = left = 0
+    while missing := missing_runs(study):
+        check_trainable(study, missing)
+        if options.engine == "slurm":
+            from lib.launch.slurm import run_jobs  # only clusters need submitit
+
+            failed = run_jobs(study, name, missing, options.jobs)
+        else:
+            gpus = visible_gpus()
+            failed, left = Pool(study, name, missing, slots(gpus, options.jobs), deadline).work()
+        waited, study = study.awaiting, load_study(name)
+        if study.awaiting or not waited:  # else the tuning has just ended, and its winners can be trained
+            break
+    if left:
+        print(f"the time budget leaves {left + len(study.awaiting)} runs for next time: the same command goes on")
+    if failed:
+        print(f"{failed} runs failed, as told above: the same command tries them again", file=sys.stderr)
+    if any(not config.validation_images for config, _, _ in finished_runs(study)):
+        _analyse(study, name)
+    else:
+        print("no run on the test images is complete, so there is nothing to analyse yet")
+    return 1 if failed else 0
+
+
+def _analyse(study, name):
+    from lib.launch.pages import write_pages  # slow to import
+
+    print("analysis …")
+    folder = outputs_folder(study.name)
+    execute("analysis", folder / "notebooks", {"study": name})
+    page = write_pages(study, name)
+    print(f"results: {shown(folder / 'results.json')}; to read: {shown(page)}")
+    if study.name == "paper" and not os.environ.get("STUDY_OUTPUTS"):
+        from lib.paper import MissingTeXError, build  # which are about outputs/ alone
+
+        try:
+            print(f"paper: {shown(REPORT / 'paper.pdf')}, {build()} pages")
+        except MissingTeXError as error:  # everything else is complete without it
+            print(f"no paper was made: {error}")
+
+
+def _benchmark():
+    from lib.benchmark import benchmark_folder
+    from lib.launch.pages import notebook_to_html
+    from lib.train.trainer import choose_device
+
+    folder = benchmark_folder(choose_device())
+    page = folder / "benchmark.html"
+    with lock(outputs_folder("benchmark"), "the benchmark"):
+        print("benchmark, about ten minutes on a CPU; leave the machine alone …")
+        notebook_to_html(execute("benchmark", folder, {}), page, "Benchmark of the training")
+    print(f"to read: {shown(page)}")
+    return 0
 
 
 if __name__ == "__main__":

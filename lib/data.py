@@ -40,8 +40,7 @@ class Dataset:
     @property
     def arrays(self):
         """The four arrays by name."""
-        names = ("train_images", "train_labels", "test_images", "test_labels")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name, value in vars(self).items() if name != "source"}
 
     @property
     def fingerprint(self):
@@ -60,23 +59,27 @@ def load_dataset(name):
     """
     if name == "digits":
         return _digits()
-    dataset = _read_cache()
-    if dataset is None:
-        with _alone_in_data_folder():  # a download has only one place
-            dataset = _read_cache() or _official_cifar10()
-    return dataset
+    if dataset := _read_cache():
+        return dataset
+    held = FileLock(data_folder() / ".lock")  # a download has only one place
+    try:
+        with contextlib.suppress(OSError, NotImplementedError):  # where no lock can be made, nobody waits
+            held.acquire()
+        return _read_cache() or _official_cifar10()
+    finally:
+        held.release()
 
 
 def local_dataset(name):
     """The data set if its images are here and whole, else None; nothing is downloaded and nothing raised."""
-    with contextlib.suppress(StudyError, ImportError):  # without torchvision, files cannot be checked
+    with contextlib.suppress(StudyError, ImportError, OSError):  # without torchvision, files cannot be checked
         if name == "digits" or cifar10_is_here():
             return load_dataset(name)
 
 
 def cifar10_is_here():
     """Whether the official CIFAR-10 lies in the data folder, decoded, extracted or as the whole archive."""
-    return _cache().exists() or not _damaged_batches() or _archive_is_whole()
+    return bool(_read_cache()) or not _damaged_batches() or _archive_is_whole()
 
 
 def split_indices(labels, validation_images):
@@ -101,9 +104,10 @@ def human_labels():
 
     CIFAR-10H, Peterson et al. 2019, CC BY-NC-SA 4.0; downloaded once into the data folder and verified.
     """
-    import pooch
-
     try:
+        import pooch
+
+        pooch.get_logger().setLevel("WARNING")
         download = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
         name = "cifar10h-probs.npy"
         path = pooch.retrieve(CIFAR10H_URL, f"sha256:{CIFAR10H_SHA256}", name, data_folder(), downloader=download)
@@ -137,19 +141,6 @@ def _read_cache():
         return None
 
 
-@contextlib.contextmanager
-def _alone_in_data_folder():
-    """Wait until no other process decodes images there; where no lock can be made nobody waits."""
-    held = FileLock(data_folder() / ".lock")
-    with contextlib.suppress(OSError, NotImplementedError):
-        data_folder().mkdir(parents=True, exist_ok=True)
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
-
-
 def _damaged_batches():
     """Names of the official files that are missing or damaged in the data folder."""
     from torchvision.datasets import CIFAR10
@@ -177,13 +168,8 @@ def _official_cifar10():
             batch = pickle.load(file, encoding="latin1")
         images.append(batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         labels.append(np.array(batch["labels"], np.uint8))
-    dataset = Dataset(
-        "cifar10", np.concatenate(images[:5]), np.concatenate(labels[:5]), np.ascontiguousarray(images[5]), labels[5]
-    )
-    if dataset.fingerprint != OFFICIAL_FINGERPRINT:
-        raise StudyError(
-            f"the images in {shown(data_folder())}/ are not the official CIFAR-10: delete them to download it"
-        )
+    train = np.concatenate(images[:5]), np.concatenate(labels[:5])
+    dataset = Dataset("cifar10", *train, np.ascontiguousarray(images[5]), labels[5])
     with contextlib.suppress(StudyError):  # a data folder that cannot be written only costs time
         atomic_write(_cache(), lambda file: np.savez(file, **dataset.arrays))
     return dataset
@@ -202,13 +188,15 @@ def _download():
             print(f"downloading CIFAR-10 (170 MB) into {shown(folder)}/ …", flush=True)
             socket.setdefaulttimeout(TIMEOUT_SECONDS)
             download_and_extract_archive(CIFAR10.url, folder, filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
-        if damaged := _damaged_batches():
-            raise OSError(f"{', '.join(damaged)} are damaged")
+        if _damaged_batches():
+            raise OSError("the official files are not in the archive")
     except Exception as error:  # noqa: BLE001 a network has many ways to fail
-        reason = " ".join(str(error).split())
+        names = [name for name in _damaged_batches() if (folder / CIFAR10.base_folder / name).exists()]
+        damaged, reason = f" ({', '.join(names)} damaged)" if names else "", " ".join(str(error).split())
         raise StudyError(
-            f"CIFAR-10 is not whole in {shown(folder)}/ and cannot be fetched ({reason}): put cifar-10-python.tar.gz "
-            "from https://www.cs.toronto.edu/~kriz/cifar.html there, or take --study smoke, which needs no data"
+            f"CIFAR-10 is not whole in {shown(folder)}/{damaged} and cannot be fetched ({reason}): put "
+            "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html there, or take --study smoke, "
+            "which needs no data"
         ) from None
     finally:
         socket.setdefaulttimeout(before)

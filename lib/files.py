@@ -4,9 +4,9 @@ import contextlib
 import difflib
 import json
 import os
+import secrets
 import subprocess
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from filelock import FileLock, Timeout
 
@@ -62,29 +62,19 @@ def atomic_write(path, write, remedy="free space or set STUDY_OUTPUTS"):
 
     Raises StudyError, ending with the remedy, where the folder cannot be written or the disk is full.
     """
-    partial = None
+    partial = path.with_name(f"{path.name}.partial-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.partial-", delete=False) as file:
-            partial = Path(file.name)
+        with partial.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        partial.chmod(0o666 & ~_umask())  # temporary files are private, results are not
         partial.replace(path)
     except OSError as error:
-        reason = error.strerror or "the system gives no reason"
-        raise StudyError(f"cannot write {shown(path)}: {reason}; {remedy}") from None
+        raise StudyError(f"cannot write {shown(path)}: {error.strerror}; {remedy}") from None
     finally:
-        if partial:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path, values):
@@ -97,7 +87,7 @@ def read_json(path):
     """The mapping in a JSON file, or None where there is none or it is damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None
 
@@ -121,8 +111,7 @@ def lock(folder, what):
     except Timeout:
         raise StudyError(f"{what} is already being worked on by another process: wait for it or stop it") from None
     except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or "no file locks there"
-        raise StudyError(f"cannot lock {shown(folder)} ({reason}): set STUDY_OUTPUTS to a folder elsewhere") from None
+        raise StudyError(f"cannot lock {shown(folder)} ({error}): set STUDY_OUTPUTS to a folder elsewhere") from None
     try:
         yield
     finally:
@@ -131,14 +120,9 @@ def lock(folder, what):
 
 def git(*arguments):
     """What `git <arguments>` prints in this repository, stripped; None without git or a repository of our own."""
-    if (top := _git("rev-parse", "--show-toplevel")) is None or Path(top).resolve() != ROOT:
-        return None  # a copy without history, or inside somebody else's repository, is a fine place to run
-    return _git(*arguments)
-
-
-def _git(*arguments):
+    ours = f"--git-dir={ROOT / '.git'}"  # so that a copy inside somebody else's repository does not count as part of it
     try:
-        done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", ours, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

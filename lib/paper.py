@@ -11,8 +11,7 @@ from pathlib import Path
 
 from lib.files import REPORT, StudyError, atomic_write, outputs_folder, read_json, shown
 
-PAGE_LIMIT = 4
-OVERFULL_LIMIT_PT = 2
+PAGE_LIMIT, OVERFULL_LIMIT_PT = 4, 2
 INSTALL = "install TeX Live, on Debian or Ubuntu texlive-latex-recommended texlive-fonts-recommended latexmk"
 # No dates, no trailer identifier, and no names of included files: what would make equal input give unequal PDFs.
 REPRODUCIBLE = r"\pdfinfoomitdate=1 \pdftrailerid{}\pdfsuppressptexinfo=-1 "

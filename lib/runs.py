@@ -56,7 +56,7 @@ def finished_runs(study):
 
 
 def stored_logits(logits):
-    """Logits (N, classes) as they are stored, float16: rounded to 1/32, which takes a third less room in the archive.
+    """Logits (N, classes) as they are stored, float16: rounded to 1/32, which makes the archive smaller.
 
     The largest of a row stays the largest, so that no prediction changes; too large for float16 becomes infinite.
     """

@@ -2,7 +2,7 @@
 
 import datetime
 import itertools
-from dataclasses import dataclass
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,23 +58,29 @@ class RunConfig(Checked):
         """How stored settings differ from these, one text each; settings newer than the run count as their defaults."""
         defaults = {name: field.default for name, field in type(self).model_fields.items() if not field.is_required()}
         now, then = self.to_dict(), {**defaults, **stored}
-        names = [*now, *(name for name in then if name not in now)]
-        return [f"{n} {then.get(n)!r} there, {now.get(n)!r} here" for n in names if now.get(n) != then.get(n)]
+        return [f"{n} {then.get(n)!r} there, {now.get(n)!r} here" for n in now | then if now.get(n) != then.get(n)]
 
 
-def _as_seeds(value):
-    return tuple(range(value) if type(value) is int else value)
-
-
-def _not_identity(settings):
-    if {"arm", "seed"} & set(settings):
-        raise ValueError("arm and seed are set by the stages and the tuning, not by settings")
+def _plain(settings):
+    if taken := {"arm", "seed", "validation_images"} & set(settings):
+        raise ValueError(f"{min(taken)} is set by the stages and the tuning, not by settings")
     return settings
 
 
-Settings = Annotated[dict[str, object], BeforeValidator(lambda value: value or {}), AfterValidator(_not_identity)]
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value)), Field(min_length=1)]
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_as_seeds), Field(min_length=1)]
+def _unique(values):
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{twice[0]!r} stands twice")
+    return values
+
+
+def _as_seeds(value):
+    return list(range(value)) if type(value) is int else value  # a number of seeds, or a list of them
+
+
+Settings = Annotated[dict[str, object], AfterValidator(_plain)]
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
+Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_unique), BeforeValidator(_as_seeds)]
+Values = Annotated[list[object], Field(min_length=1), AfterValidator(_unique)]
 
 
 class Stage(Checked):
@@ -87,16 +93,13 @@ class Stage(Checked):
 
 
 class Tuning(Checked):
-    """The same small grid for each of `arms`, judged on images held out of the training images.
-
-    settings: what all of its runs have that the recipe has not, such as a smaller width.
-    """
+    """The same small grid for each of `arms`, judged on images held out of the training images."""
 
     arms: Names
     seeds: Seeds
     validation_images: int = Field(gt=0)
-    grid: dict[str, list[int | float]]
-    settings: Settings = {}
+    grid: Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_plain)]
+    settings: Settings = {}  # what all of its runs have that the recipe has not, such as a smaller width
 
     @property
     def cells(self):
@@ -107,7 +110,7 @@ class Tuning(Checked):
 class Stop(Checked):
     """The decision, made public before the primary difference is computed, that fewer pairs than planned are made."""
 
-    date: datetime.date
+    date: datetime.date = Field(strict=False)
     primary_pairs: int = Field(ge=2)
 
 
@@ -124,50 +127,47 @@ class StudyFile(Checked):
     title: str
     primary: Primary
     recipe: Settings
-    arms: dict[str, Settings]
+    arms: dict[str, Settings] = Field(min_length=1)
     tuning: Tuning | None = None
     stages: list[Stage] = Field(min_length=1)
     stop: Stop | None = None
 
+    @property
+    def shared_seeds(self):
+        """How many seeds the first stage has that holds both primary arms as they are; 0 without such a stage."""
+        pair = {self.primary.arm, self.primary.baseline}
+        return next((len(each.seeds) for each in self.stages if pair <= {*each.arms} and "" in each.variants), 0)
+
     @model_validator(mode="after")
-    def _names_fit(self):
-        used = [arm for stage in self.stages for arm in stage.arms]
+    def _parts_fit(self):
         pair = [self.primary.arm, self.primary.baseline]
-        for arm in [*used, *pair, *(self.tuning.arms if self.tuning else ())]:
+        tuned = self.tuning.arms if self.tuning else pair
+        for arm in [*pair, *tuned, *(arm for stage in self.stages for arm in stage.arms)]:
             if arm not in self.arms:
                 raise ValueError(f"unknown arm {arm!r}{suggestion(arm, self.arms)}")
-        if pair[0] == pair[1] or not set(pair) <= set(used):
-            raise ValueError(f"primary must compare two arms that have runs, not {pair[0]} with {pair[1]}")
-        if self.tuning and not set(pair) <= set(self.tuning.arms):
+        if pair[0] == pair[1] or not self.shared_seeds:
+            raise ValueError(f"primary must compare two arms that share a stage, not {pair[0]} with {pair[1]}")
+        if not set(pair) <= set(tuned):
             raise ValueError("tuning must name both arms of the primary comparison")
+        if self.stop and self.stop.primary_pairs > self.shared_seeds:
+            raise ValueError(f"stop.primary_pairs = {self.stop.primary_pairs} is more than {self.shared_seeds} planned")
+        _unique([stage.name for stage in self.stages])
         return self
 
 
-@dataclass(frozen=True)
-class Study:
-    """A checked study: `runs` holds one RunConfig for each run, the tuning first, then stage by stage.
+class Study(StudyFile):
+    """A study file with what follows from it and from the runs that are finished."""
 
-    awaiting: runs whose settings the tuning has not found yet, with the recipe's settings for now.
-    """
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     name: str
-    title: str
     arm: str  # the primary comparison: arm − baseline
     baseline: str
-    runs: tuple
-    awaiting: tuple
-    stages: tuple
-    stop: Stop | None
-    tuning: Tuning | None
+    planned_pairs: int  # of the primary comparison that must be finished before its difference is computed
+    runs: tuple  # one RunConfig for each run, the tuning first, then stage by stage
+    awaiting: tuple  # runs whose settings the tuning has not found yet, with the recipe's settings for now
     tuning_scores: pd.DataFrame | None  # a row a finished run: tuned, the grid's settings, seed, val_accuracy, val_loss
     winners: dict | None  # arm → settings, when the tuning is complete
-
-    @property
-    def planned_pairs(self):
-        """Number of primary pairs that must be finished before their difference is computed."""
-        if self.stop:
-            return self.stop.primary_pairs
-        return next(len(s.seeds) for s in self.stages if {self.arm, self.baseline} <= set(s.arms) and "" in s.variants)
 
     def run(self, arm, seed, settings=None):
         """The config of one run; raises StudyError when the study has no such arm or seed, or not yet.
@@ -175,24 +175,22 @@ class Study:
         settings: {name: value} to try out; such a run has a name of its own and never counts in the study.
         """
         everything = (*self.runs, *self.awaiting)
-        arms = list(dict.fromkeys(config.arm for config in everything))
-        if arm not in arms:
-            raise StudyError(f"study {self.name!r} has no arm {arm!r}{suggestion(arm, arms)}")
-        seeds = sorted(config.seed for config in everything if config.arm == arm)
-        if seed not in seeds:
-            raise StudyError(f"study {self.name!r} has no seed {seed!r} for {arm}, only {seeds}: add it to its file")
-        for config in self.runs:
-            if (config.arm, config.seed) == (arm, seed):
-                return _trial(config, settings) if settings else config
-        raise StudyError(f"{arm} waits for the tuning of study {self.name!r}: ./run_all.sh --study {self.name}")
-
-
-def _trial(config, settings):
-    name = label(config.arm, "_".join(["trial", *(f"{setting}_{value}" for setting, value in settings.items())]))
-    try:
-        return RunConfig.model_validate(config.to_dict() | settings | {"arm": name})
-    except ValidationError as error:
-        raise StudyError(f"settings: {_first_problem(error)}") from None
+        of_arm = {config.seed: config for config in everything if config.arm == arm}
+        if not of_arm:
+            raise StudyError(f"study {self.name!r} has no arm {arm!r}{suggestion(arm, {c.arm for c in everything})}")
+        if seed not in of_arm:
+            has = f"study {self.name!r} has no seed {seed!r} for {arm}, only {sorted(of_arm)}"
+            raise StudyError(f"{has}: add it to the seeds of a stage in the study file")
+        if (config := of_arm[seed]) in self.awaiting:
+            raise StudyError(f"{arm} waits for the tuning of study {self.name!r}: ./run_all.sh --study {self.name}")
+        if not settings:
+            return config
+        try:
+            tried = RunConfig.model_validate(config.to_dict() | settings).to_dict()
+            variant = "_".join(["trial", *(f"{setting}_{tried[setting]}" for setting in settings)])
+            return RunConfig.model_validate(tried | {"arm": label(arm, variant)})
+        except ValueError as error:
+            raise StudyError(f"settings: {_problem(error)}") from None
 
 
 def label(arm, variant=""):
@@ -211,70 +209,53 @@ def load_study(name):
     What the tuning has found is read from the finished runs in outputs/. Raises StudyError, naming file and entry, for
     anything that is not a valid study, and as read_summary does.
     """
-    path = ROOT / name if Path(name).suffix in (".yaml", ".yml") else STUDIES / f"{name}.yaml"
-    if not path.is_file():
-        missing = f"there is no file {shown(path)}" if Path(name).suffix else f"unknown study {str(name)!r}"
-        raise StudyError(f"{missing}{suggestion(name, study_names())}")
+    path = ROOT / Path(name).expanduser() if Path(name).suffix in (".yaml", ".yml") else STUDIES / f"{name}.yaml"
     try:
-        file = StudyFile.model_validate(yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys))
+        if not path.is_file():
+            raise StudyError(f"there is no study file {shown(path)}{suggestion(path.stem, study_names())}")
+        with path.open("rb") as content:
+            file = StudyFile.model_validate(yaml.load(content, _Loader) or {})
         trials = dict(_tuning_configs(file)) if file.tuning else {}
-        staged = _staged(file, {})
-    except ValidationError as error:
-        raise StudyError(f"{shown(path)}: {_first_problem(error)}") from None
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise StudyError(f"{shown(path)} is not a valid study: {' '.join(str(error).split())}") from None
-    scores = _tuning_scores(path.stem, trials) if trials else None
-    winners = _winners(file, scores) if trials and len(scores) == len(trials) else None
-    waits = trials and winners is None
-    return Study(
-        path.stem,
-        file.title,
-        file.primary.arm,
-        file.primary.baseline,
-        runs=(*trials.values(), *(() if waits else _staged(file, winners or {}))),
-        awaiting=staged if waits else (),
-        stages=tuple(file.stages),
-        stop=file.stop,
-        tuning=file.tuning,
-        tuning_scores=scores,
-        winners=winners,
-    )
+        scores = _tuning_scores(path.stem, trials) if trials else None
+        winners = _winners(file, scores) if trials and len(scores) == len(trials) else None
+        staged = _staged(file, winners or {})
+    except (ValueError, yaml.YAMLError, OSError) as error:
+        raise StudyError(f"{shown(path)}: {_problem(error)}") from None
+    awaiting = staged if trials and winners is None else ()
+    runs = (*trials.values(), *(() if awaiting else staged))
+    follows = {"runs": runs, "awaiting": awaiting, "tuning_scores": scores, "winners": winners}
+    follows["planned_pairs"] = file.stop.primary_pairs if file.stop else file.shared_seeds
+    return Study(name=path.stem, **dict(file), **dict(file.primary), **follows)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not silently its last value."""
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-1 is a number, and a key that stands twice is an error, not silently its last value."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"{key!r} stands twice{node.start_mark}")
+        keys = {}
+        for key, _ in node.value:
+            if keys.setdefault(str(key.value), key) is not key:
+                raise yaml.YAMLError(f"{key.value!r} stands twice, again in line {key.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
 
 
-def _first_problem(error):
-    """The first of pydantic's findings in one line, with the entry and the value that it is about."""
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"(?i)[-+]?[\d.]+e[-+]?\d+$"), None)
+
+
+def _problem(error):
+    """What is wrong, in one line; of pydantic's findings the first, with the entry and the value that it is about."""
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
     problem = error.errors()[0]
-    place, value = ".".join(map(str, problem["loc"])), problem["input"]
-    message = problem["msg"].removeprefix("Value error, ")
+    place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     if problem["type"] == "extra_forbidden":
-        model = {model.__name__: model for model in (RunConfig, Stage, Tuning, Stop, Primary)}.get(
-            error.title, StudyFile
-        )
-        return f"unknown entry {place!r}{suggestion(problem['loc'][-1], model.model_fields)}"
-    if isinstance(value, str) and "number" in message and _is_number(value):
-        return f"{place}: YAML takes {value} for text; write a point and a sign, as in 1.0e-1"
+        models = {"primary": Primary, "tuning": Tuning, "stages": Stage, "stop": Stop}
+        known = RunConfig if error.title == "RunConfig" else models.get(problem["loc"][0], StudyFile)
+        return f"unknown entry {place!r}{suggestion(problem['loc'][-1], known.model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ").split(" or instance of ")[0]
     if problem["type"] in ("missing", "value_error"):
         return f"{place}: {message}" if place else message
-    return f"{place} = {value!r}: {message[0].lower()}{message[1:]}"
-
-
-def _is_number(text):
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return f"{place or 'its content'} = {problem['input']!r:.60}: {message}"
 
 
 def _staged(file, winners):
@@ -296,7 +277,7 @@ def _tuning_configs(file):
     """((tuned arm, index of the cell, seed), RunConfig) of each run of the tuning, arms taking turns."""
     tuning = file.tuning
     for seed, (index, cell), arm in itertools.product(tuning.seeds, enumerate(tuning.cells), tuning.arms):
-        name = SEPARATOR.join(["tuning", arm, *(f"{setting}_{value:g}" for setting, value in cell.items())])
+        name = SEPARATOR.join(["tuning", arm, *(f"{setting}_{value}" for setting, value in cell.items())])
         settings = tuning.settings | cell | {"validation_images": tuning.validation_images}
         yield (arm, index, seed), _config(file, arm, name, seed, settings)
 
@@ -309,11 +290,9 @@ def _config(file, arm, name, seed, settings):
 def _tuning_scores(study_name, trials):
     rows = []
     for (arm, cell, seed), config in trials.items():
-        summary = read_summary(run_folder(study_name, config.arm, seed), config)
-        if summary:
-            scores = {name: summary[name] for name in ("val_accuracy", "val_loss")}
-            rows.append({"tuned": arm, "cell": cell, "seed": seed, **config.to_dict(), **scores})
-    return pd.DataFrame(rows, columns=None if rows else ["tuned", "cell", "seed", "val_accuracy", "val_loss"])
+        if summary := read_summary(run_folder(study_name, config.arm, seed), config):
+            rows.append({"tuned": arm, "cell": cell, **summary, **config.to_dict()})
+    return pd.DataFrame(rows, columns=["tuned", "cell", *RunConfig.model_fields, "val_accuracy", "val_loss"])
 
 
 def _winners(file, scores):

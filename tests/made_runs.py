@@ -1,27 +1,36 @@
 """Complete run folders with made-up results whose truth is known, so that tests of the analysis need no training."""
 
+from unittest import mock
+
 import numpy as np
 import pandas as pd
 
 from lib.analyse.statistics import nll
 from lib.files import run_folder, write_json, write_table
 from lib.runs import config_hash, save_arrays, stored_logits
+from lib.study import load_study
 
 BLOCKS = tuple(f"block{number}" for number in range(1, 9))
 LABELS = np.arange(1000) % 10
-ENVIRONMENT = {
-    "python": "3.11.7",
-    "packages": {"torch": "2.14.1"},
-    "device": "cpu",
-    "device_name": "AMD EPYC",
-    "precision": "bf16",
-    "speedups": {},
-    "threads": 1,
-    "cpu_count": 2,
-    "training_code": "c0de",
-    "commit": "0" * 40,
-    "uncommitted_changes": False,
-}
+ENVIRONMENT = {"packages": {"torch": "2.14.1"}, "device": "cpu", "device_name": "AMD EPYC", "precision": "bf16"}
+ENVIRONMENT |= {"threads": 1, "training_code": "c0de", "commit": "0" * 40, "uncommitted_changes": False}
+SMALL_STUDY = """title: A study with few runs and the names of the study paper
+primary: {arm: se_resnet18, baseline: resnet18}
+recipe: {dataset: digits}
+arms: {resnet18: {}, se_resnet18: {}, static_gate_resnet18: {}}
+stages:
+  - {name: primary, arms: [resnet18, se_resnet18], seeds: 6}
+  - name: narrow
+    arms: [resnet18, se_resnet18, static_gate_resnet18]
+    seeds: 8
+    variants: {quarter_width: {width: 0.25, reduction: 4}}
+"""
+
+
+def small_study(folder, more=""):
+    """The study `small` from a file in this folder; more: lines at the end of the file."""
+    (folder / "small.yaml").write_text(SMALL_STUDY + more)
+    return load_study(folder / "small.yaml")
 
 
 def make_study(study, gains_pp=None, only=lambda config: True, labels=LABELS, environment=lambda config: {}):
@@ -30,8 +39,8 @@ def make_study(study, gains_pp=None, only=lambda config: True, labels=LABELS, en
     gains_pp: {label of an arm, such as se_resnet18__quarter_width: its true gain in points}, by default none;
     labels: integers (N,) of the test images; environment(config): what environment.json holds instead of ENVIRONMENT.
     """
-    for config in (*study.runs, *study.awaiting):
-        if only(config):
+    with mock.patch("os.fsync"):  # nothing here must survive a power cut
+        for config in filter(only, (*study.runs, *study.awaiting)):
             gain_pp = (gains_pp or {}).get(config.arm, 0.0)
             make_run(run_folder(study.name, config.arm, config.seed), config, gain_pp, labels, environment(config))
 
@@ -52,22 +61,13 @@ def make_run(folder, config, gain_pp=0.0, labels=LABELS, environment=None):
     write_table(folder / "metrics.csv", make_metrics(rng, config, accuracy))
     write_json(folder / "config.json", config.to_dict())
     write_json(folder / "environment.json", environment)
-    summary = {
-        "config_hash": config_hash(config.to_dict()),
-        "data_fingerprint": "f" * 64,
-        "data_source": f"made-up {config.dataset}",
-        **scores,
-        "logits_sha256": "0" * 64,
-        "evaluation_seconds": 5.0,
-        "parameters": round(11_173_962 * config.width**2) + ("se_" in config.architecture) * 87_040,
-        "multiply_adds": round(556_000_000 * config.width**2),
-        "train_seconds": 10.0 * config.epochs,
-        "device": environment["device"],
-        "precision": environment["precision"],
-        "fixed_answers": {},
-        "finished_utc": f"2026-01-01T00:00:{config.seed % 60:02d}+00:00",
-    }
-    write_json(folder / "summary.json", summary)
+    size = {"parameters": round(11_173_962 * config.width**2) + ("se_" in config.architecture) * 87_040}
+    size |= {"multiply_adds": round(556_000_000 * config.width**2), "train_seconds": 10.0 * config.epochs}
+    origin = {"data_fingerprint": "f" * 64, "data_source": config.dataset, "logits_sha256": "0" * 64}
+    times = {"evaluation_seconds": 5.0, "finished_utc": f"2026-01-01T00:00:{config.seed % 60:02d}+00:00"}
+    machine = {name: environment[name] for name in ("device", "precision")} | {"fixed_answers": {}}
+    identity = {"config_hash": config_hash(config.to_dict())}
+    write_json(folder / "summary.json", identity | origin | scores | size | times | machine)
 
 
 def make_logits(rng, labels, accuracy):

@@ -29,8 +29,12 @@ RESULTS = {  # as lib.analyse.compare.results gives them while the primary compa
 OLD_PDF = b"the last good one"
 DOCUMENT = r"\documentclass{article}\usepackage{iclrstyle,times}\begin{document}\input{numbers}%s\end{document}"
 
-tex = shutil.which("latexmk") and shutil.which("pdflatex") and shutil.which("bibtex")
-needs_tex = pytest.mark.skipif(not tex, reason="TeX is not installed")
+
+def needs(*programs):
+    return pytest.mark.skipif(not all(map(shutil.which, programs)), reason=f"not installed: one of {programs}")
+
+
+needs_tex = needs("latexmk", "pdflatex", "bibtex")
 
 
 def changed(**primary):
@@ -209,6 +213,7 @@ def test_official_files_beside_the_paper_take_the_place_of_ours(make, report):
 
 
 @needs_tex
+@needs("pdfinfo", "pdftotext")
 def test_our_style_prints_an_anonymous_submission_on_letter_paper(make, report):
     make()
     information = subprocess.run(["pdfinfo", report / "paper.pdf"], capture_output=True, text=True, check=True).stdout

@@ -51,6 +51,12 @@ def arm_name(label):
     return ", ".join(part.replace("_", " ") for part in parts)
 
 
+def comparison_name(arm, baseline):
+    """What readers call a difference, with a variant of both named once: "SE-ResNet-18 − static gate, ¼ width"."""
+    name, _, variant = arm.partition(SEPARATOR)
+    return f"{arm_name(name if variant == baseline.partition(SEPARATOR)[2] else arm)} − {arm_name(baseline)}"
+
+
 def arm_styles(arms):
     """Colour, marker and linestyle of each arm as keywords of Axes.plot, {arm: {…}}.
 
@@ -99,23 +105,24 @@ def mark_zero(axis, along="x", reference=None):
 def forest(table, columns=(), reference=None):
     """Which comparisons show a difference? One row each: the mean difference with its 95 % interval.
 
-    table: comparison (a name), difference_pp, low_pp, high_pp (NaN for no interval), optional color, and the `columns`
-    of text to write beside the rows under their names. reference: a difference in points to mark by a dotted line.
+    table: comparison (a name), difference_pp, low_pp, high_pp (None or NaN for no interval), optional color, and the
+    `columns` of text to write beside the rows. reference: a difference in points to mark by a dotted line.
     """
     figure, axis = plt.subplots(figsize=(PAGE, 0.19 * len(table) + 0.75), layout="constrained")
     mark_zero(axis, reference=reference)
     rows = np.arange(len(table))
     colors = table["color"] if "color" in table else ["black"] * len(table)
-    axis.hlines(rows, table["low_pp"], table["high_pp"], color=colors, linewidth=1.4)
+    axis.hlines(rows, table["low_pp"].astype(float), table["high_pp"].astype(float), color=colors, linewidth=1.4)
     axis.scatter(table["difference_pp"], rows, c=colors, s=18, zorder=2)
     axis.set_yticks(rows, table["comparison"])
     axis.set_ylim(len(table) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
     for place, column in enumerate(columns):
-        for row, text in enumerate([column, *table[column]], start=-1):
-            where = {"xy": (1, row), "xycoords": axis.get_yaxis_transform(), "annotation_clip": False}
-            offset = {"xytext": (30 + 42 * place, 0), "textcoords": "offset points"}
-            axis.annotate(text, **where, **offset, ha="right", va="center_baseline", fontsize=TICK)
+        look = {"textcoords": "offset points", "ha": "right", "fontsize": TICK, "annotation_clip": False}
+        axis.annotate(column, (1, 1), (30 + 42 * place, 2), "axes fraction", va="bottom", **look)
+        for row, text in enumerate(table[column]):
+            beside = axis.get_yaxis_transform()
+            axis.annotate(text, (1, row), (30 + 42 * place, 0), beside, va="center_baseline", **look)
     axis.set_xlabel("difference in test accuracy (percentage points), 95 % interval")
     sns.despine(figure, left=True)
     return figure
@@ -150,8 +157,8 @@ def confusion_matrices(panels, classes):
     on zero. Cells that round to zero are left empty.
     """
     width = PAGE if len(panels) > 1 else COLUMN
-    size = (width, (width - 0.8) / len(panels) + 0.85)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    size = (width, (width - 0.8) / len(panels) + 0.95)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="compressed")
     for axis, (title, matrix, diverging) in zip(axes.flat, panels, strict=True):
         shade = matrix if diverging else np.where(np.eye(len(classes), dtype=bool), 0, matrix)
         limit = max(np.abs(shade).max(), 1e-9)

@@ -61,7 +61,8 @@ def _origin(folder):
         "kind": " + ".join(dict.fromkeys(map(_kind, records))),
         "device_name": environment.get("device_name"),
         "torch": environment.get("packages", {}).get("torch"),
-        "training_code": " + ".join(dict.fromkeys(str(record.get("training_code")) for record in records)),
+        "origin": " + ".join(dict.fromkeys(f"{_kind(r)}, training code {r.get('training_code')}" for r in records)),
+        "training_code": environment.get("training_code"),
         "commit": environment.get("commit"),
         "uncommitted_changes": True if True in changes else None if None in changes else False,
     }
@@ -89,11 +90,9 @@ def primary_is_complete(study, runs):
 def refuse_incomplete_primary(study, runs):
     """Raise StudyError unless the primary comparison is complete."""
     if not primary_is_complete(study, runs):
-        counts = (
-            f"{study.planned_pairs} pairs of the primary comparison are planned, {finished_pairs(study, runs)} finished"
-        )
-        remedy = "to end earlier, write the stop into the study file"
-        raise StudyError(f"{counts}: its difference is not computed before ({remedy})")
+        planned = f"{study.planned_pairs} pairs of the primary comparison are planned"
+        remedy = "its difference is not computed before (to end earlier, write the stop into the study file)"
+        raise StudyError(f"{planned}, {finished_pairs(study, runs)} finished: {remedy}")
 
 
 def finished_pairs(study, runs):
@@ -127,17 +126,13 @@ def deviations(study):
     For the study `paper` also the date of its preregistration against that of the first primary run.
     """
     runs = load_runs(study)
-    missing = plan(study).query("finished < planned")
-    rows = [
-        ("missing runs", row.stage, row.planned - row.finished, f"of {row.planned}") for row in missing.itertuples()
-    ]
+    short = plan(study).query("finished < planned")
+    rows = [("missing runs", row.stage, row.planned - row.finished, f"of {row.planned}") for row in short.itertuples()]
     for config in study.runs:
         if failure := _failure(study, config.arm, config.seed):
             rows.append(("diverged and excluded", f"{config.arm} seed {config.seed}", 1, failure.get("reason")))
-    if study.stop:
-        rows.append(
-            ("stopped earlier", "primary", None, f"{study.stop.primary_pairs} pairs, decided {study.stop.date}")
-        )
+    if stop := study.stop:
+        rows.append(("stopped earlier", "primary", None, f"{stop.primary_pairs} pairs, decided {stop.date}"))
     for column, name in (("kind", "machine"), ("training_code", "training code")):
         rows += [(name, value, count, None) for value, count in runs[column].value_counts().items()]
     changes = runs["uncommitted_changes"]
@@ -145,7 +140,7 @@ def deviations(study):
         rows += [(name, arm, count, None) for arm, count in runs.loc[chosen, "arm"].value_counts(sort=False).items()]
     if study.name == PREREGISTERED:
         rows += _preregistration(runs[runs["arm"].isin([study.arm, study.baseline])])
-    return pd.DataFrame(rows, columns=["deviation", "where", "count", "detail"])
+    return pd.DataFrame(rows, columns=["deviation", "where", "count", "detail"]).astype({"count": "Int64"})
 
 
 def _preregistration(primary):

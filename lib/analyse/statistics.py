@@ -80,9 +80,8 @@ def paired_comparison(arm, baseline):
     What n or equal values cannot support is None. Raises ValueError for different shapes.
     """
     arm, baseline = _paired(arm, baseline)
-    differences = 100 * (arm - baseline)
+    differences, ratios = changes(arm, baseline)
     interval = mean_interval(differences)
-    ratios = np.log((1 - arm) / (1 - baseline)) if (np.append(arm, baseline) < 1).all() else np.empty(0)
     varied = len(arm) > 2 and _vary(arm) and _vary(baseline)
     return {
         "n_pairs": len(differences),
@@ -101,6 +100,12 @@ def paired_comparison(arm, baseline):
     }
 
 
+def changes(arm, baseline):
+    """Differences in pp, and log ratios of the errors (none where an error is 0), of paired accuracies (n,)."""
+    ratios = np.log((1 - arm) / (1 - baseline)) if (np.append(arm, baseline) < 1).all() else np.empty(0)
+    return 100 * (arm - baseline), ratios
+
+
 def _paired(arm, baseline):
     arm, baseline = np.asarray(arm, float), np.asarray(baseline, float)
     if arm.shape != baseline.shape:
@@ -116,8 +121,7 @@ def crossed_interval(correct_arm, correct_baseline):
     residual; a component below 0 counts as 0. Student's t with Satterthwaite's degrees of freedom; covers 94 to 99 of
     100 from three seeds on. None without two seeds, two images and some spread. ValueError for different shapes.
     """
-    arm, baseline = _paired(correct_arm, correct_baseline)
-    differences = 100 * (arm - baseline)
+    differences = 100 * np.subtract(*_paired(correct_arm, correct_baseline))
     n, n_images = differences.shape
     if min(n, n_images) < 2 or not np.ptp(differences):
         return None
@@ -206,7 +210,7 @@ def confusion_percent(predictions, labels, classes):
 
     predictions: integers (N,) of one run, or (runs, N), then pooled; labels: integers (N,).
     """
-    pairs = (np.asarray(labels) * classes + predictions).ravel()
+    pairs = (np.asarray(labels, int) * classes + predictions).ravel()
     counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     return 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
 

@@ -6,6 +6,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,12 +15,13 @@ import tempfile
 import threading
 from pathlib import Path
 
-from lib.files import ROOT, StudyError, atomic_write, shown, suggestion
+from lib.files import NOTEBOOKS, ROOT, StudyError, atomic_write, outputs_folder, run_folder, shown, suggestion
 
 START_SECONDS = 600  # that a kernel may take to start, on a slow disk or a busy machine
 OUR_ERRORS = ("StudyError", "DivergedError")  # their messages need no name before them
 KILLED = "its process was killed, perhaps for want of memory: close other programs, or run fewer at a time (--jobs)"
 FULL = "the disk is full: free space or set STUDY_OUTPUTS"
+MACHINE_PATHS = rf"{re.escape(str(ROOT))}/|\S*/ipykernel_\d+/"  # the latter hold cells
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -31,7 +33,7 @@ class NotebookProcess:
     """
 
     def __init__(self, template, output, log, parameters, environment=None):
-        self.log = log
+        self.output, self.log = output, log
         job = json.dumps({"template": str(template), "output": str(output), "parameters": parameters})
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +69,21 @@ class NotebookProcess:
             return KILLED
         full = shutil.disk_usage(self.log.parent).free < 2**20  # then the log had no room for its own error
         return FULL if full else f"it ended with status {status} and without an error"
+
+
+def run_process(study, name, config, environment):
+    """Start train.ipynb for one run of a study; name: what its parameter `study` gets, a name or a path."""
+    log = outputs_folder(study.name) / "logs" / f"{config.arm}-seed-{config.seed:02d}.log"
+    output = run_folder(study.name, config.arm, config.seed) / "notebook.ipynb"
+    parameters = {"study": name, "arm": config.arm, "seed": config.seed}
+    return NotebookProcess(NOTEBOOKS / "train.ipynb", output, log, parameters, environment)
+
+
+def execute(name, folder, parameters):
+    """Execute notebooks/<name>.ipynb into a folder and wait for it; returns its path there, raises StudyError."""
+    output = folder / f"{name}.ipynb"
+    NotebookProcess(NOTEBOOKS / output.name, output, folder / "logs" / f"{name}.log", parameters).wait()
+    return output
 
 
 def _environment():
@@ -115,7 +132,7 @@ def _without_traces(notebook):
             for output in cell.outputs:
                 for texts, kind in ((output, "text"), (output.get("data", {}), "text/plain")):
                     if kind in texts:
-                        texts[kind] = texts[kind].replace(f"{ROOT}/", "")
+                        texts[kind] = re.sub(MACHINE_PATHS, "", texts[kind])
     return notebook
 
 

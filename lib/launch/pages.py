@@ -1,4 +1,4 @@
-"""The pages of a study for readers without Jupyter: each an executed notebook as HTML that needs no network."""
+"""The pages of a study for readers without Jupyter: executed notebooks as HTML that needs no network and no scripts."""
 
 import re
 from html import escape
@@ -12,44 +12,73 @@ from lib.launch.notebook import run_process
 from lib.runs import finished_runs
 from lib.study import SEPARATOR
 
+TEMPLATES = ROOT / "lib" / "templates"
+
+
+def write_pages(study, name):
+    """Write html/analysis.html, and train-<arm>.html for each arm with a finished run; returns the path of the first.
+
+    name: what the notebooks' parameter `study` gets. Raises StudyError for a notebook that fails or is damaged.
+    """
+    folder = outputs_folder(study.name)
+    page = folder / "html" / "analysis.html"
+    notebook_to_html(folder / "notebooks" / "analysis.ipynb", page, f"{study.title}: analysis", fold_code=True)
+    for arm, notebook in ensure_notebooks(study, name).items():
+        notebook_to_html(notebook, page.with_name(f"train-{arm}.html"), f"{study.title}: one training of {arm}")
+    return page
+
+
+def ensure_notebooks(study, name):
+    """{arm: path of an executed training notebook} for each arm with a finished run, which is the one that it shows.
+
+    An arm counts once, with all its variants. Where its notebook is missing, it is executed again over the finished
+    run, which repeats nothing.
+    """
+    notebooks = {}
+    for config, folder, _ in finished_runs(study):
+        arm = config.arm.split(SEPARATOR)[0]
+        if config.validation_images or arm in notebooks:
+            continue
+        executed, kept = folder / "notebook.ipynb", outputs_folder(study.name) / "notebooks" / f"train-{arm}.ipynb"
+        if not executed.exists() and not kept.exists():
+            run_process(study, name, config, {}).wait()
+        if executed.exists():
+            content = executed.read_bytes()
+            atomic_write(kept, lambda file, content=content: file.write(content))
+        notebooks[arm] = kept
+    return notebooks
+
+
 def notebook_to_html(notebook_path, html_path, title, fold_code=False):
-    """Write an executed notebook as one page without scripts: formulas as MathML, a table of contents.
+    """Write an executed notebook as one page, with formulas as MathML and a table of contents.
 
     fold_code: whether code shows only on a click. Raises StudyError for a notebook that cannot be read and for a page
     that cannot be written.
     """
-    resources = {"metadata": {"name": title}, "fold_code": fold_code}
+    exporter = HTMLExporter(template_name="offline", extra_template_basedirs=[str(TEMPLATES)])
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    exporter.register_filter("markdown2html", MarkdownWithMath(_MathRenderer(escape=False)).render)
     try:
-        page, _ = _exporter().from_file(str(notebook_path), resources)
+        page, _ = exporter.from_file(str(notebook_path), {"metadata": {"name": title}, "fold_code": fold_code})
     except Exception as error:  # noqa: BLE001 system, JSON, key and schema errors all mean the same here
-        raise StudyError(f"{shown(notebook_path)} is damaged ({_one_line(error)}): delete it and run again") from None
-    sections = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', page)
+        reason = " ".join(str(error).split())[:200]
+        raise StudyError(f"{shown(notebook_path)} is damaged ({reason}): delete it and run again") from None
+    sections = re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', page)
     links = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, heading in sections)
-    page = page.replace("<h2 ", f"<nav><ul>{links}</ul></nav>\n<h2 ", 1)
+    page = page.replace("</h1>", f"</h1>\n<nav><ul>{links}</ul></nav>", 1)
     atomic_write(html_path, lambda file: file.write(page.encode()))
 
 
-def _exporter():
-    from nbconvert import HTMLExporter
-    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+class _MathRenderer(IPythonRenderer):
+    def inline_math(self, body):
+        return _mathml(body, "inline")
 
-    class MathRenderer(IPythonRenderer):
-        def inline_math(self, body):
-            return _mathml(body, "inline")
-
-        def block_math(self, body):
-            return _mathml(body, "block")
-
-    exporter = HTMLExporter(template_name="offline", extra_template_basedirs=[str(TEMPLATES)])
-    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    exporter.register_filter("markdown2html", MarkdownWithMath(MathRenderer(escape=False)).render)
-    return exporter
+    def block_math(self, body):
+        return _mathml(body, "block")
 
 
 def _mathml(tex, display):
     """MathML of a formula, or its TeX source as code where latex2mathml cannot convert all of it."""
-    from latex2mathml.converter import convert
-
     try:
         mathml = convert(tex.replace("{aligned}", "{split}"), display=display)  # the name that it knows
     except Exception:  # noqa: BLE001 its errors share no class
@@ -57,5 +86,3 @@ def _mathml(tex, display):
     if "\\" in mathml:  # it lets unknown commands through as they are
         return f"<code>{escape(tex.strip(), quote=False)}</code>"
     return re.sub("<mi>(&#x000B1;|&#x0007E;)</mi>", r"<mo>\1</mo>", mathml)  # it takes \pm and \sim for variables
-
-

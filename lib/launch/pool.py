@@ -2,17 +2,20 @@
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
+from tqdm import tqdm
+
 from lib.data import load_dataset
-from lib.files import NOTEBOOKS, StudyError, outputs_folder, read_json, run_folder, shown
-from lib.launch.notebook import NotebookProcess
-from lib.launch.progress import Progress, epochs_done
+from lib.files import StudyError, read_json, run_folder, shown
+from lib.launch.notebook import run_process
 from lib.runs import finished_runs, read_summary
 
 POLL_SECONDS = 0.5
+LINE_SECONDS = 60  # between lines where there is no terminal for a bar
 NOTEBOOK_SECONDS = 20  # start, images, test and saving around the training of a run
 MARGIN = 1.25  # a run that is this much slower than expected still finishes in the time budget
 TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1297}
@@ -75,14 +78,6 @@ def check_trainable(study, configs):
             )
 
 
-def run_process(study, name, config, environment):
-    """Start train.ipynb for one run of a study; name: what its parameter `study` gets, a name or a path."""
-    log = outputs_folder(study.name) / "logs" / f"{config.arm}-seed-{config.seed:02d}.log"
-    output = run_folder(study.name, config.arm, config.seed) / "notebook.ipynb"
-    parameters = {"study": name, "arm": config.arm, "seed": config.seed}
-    return NotebookProcess(NOTEBOOKS / "train.ipynb", output, log, parameters, environment)
-
-
 class Pool:
     """The missing runs of a study on a number of slots, as `slots` gives them.
 
@@ -95,11 +90,11 @@ class Pool:
         self.waiting, self.running, self.stopped = list(configs), {}, False
         self.lock, self.progress = threading.Lock(), Progress(study, configs)
         here = "cuda" if "CUDA_VISIBLE_DEVICES" in slots[0] else "cpu"
-        known = [pace(*finished) for finished in finished_runs(study) if finished[2]["device"] == here]
+        known = [pace(*finished) for finished in finished_runs(study) if finished[2].get("device") == here]
         self.pace, self.measured = max(known, default=None), []
 
     def work(self):
-        """Run everything; returns how many runs failed, and the configs that the deadline kept from starting.
+        """Run everything; returns how many runs failed, and how many the deadline kept from starting.
 
         A run that fails does not stop the others. Ctrl-C stops all of them at their last checkpoints.
         """
@@ -113,7 +108,7 @@ class Pool:
                 self._stop()
         for worker in workers:
             worker.result()
-        return self.progress.failed, self.waiting
+        return self.progress.failed, len(self.waiting)
 
     def _stop(self):
         with self.lock:
@@ -164,6 +159,45 @@ class Pool:
         return time.monotonic() + seconds <= self.deadline
 
 
+class Progress:
+    """The epochs that are done: a bar on a terminal, else a line now and then; and a line for each run that ends."""
+
+    def __init__(self, study, configs):
+        self.bar = tqdm(total=sum(config.epochs for config in configs), unit="epoch", disable=not sys.stderr.isatty())
+        self.study, self.settled_epochs, self.failed, self.last_line = study, 0, 0, time.monotonic()
+
+    def show(self, running, note=""):
+        """Show the epochs that are done by now, which runs are running, and a note behind them."""
+        done = self.settled_epochs + sum(epochs_done(self.study, config) for config in running)
+        told = ", ".join([*(f"{config.arm} seed {config.seed}" for config in running), *([note] if note else [])])
+        if self.bar.disable and time.monotonic() - self.last_line >= LINE_SECONDS:
+            self.last_line = time.monotonic()
+            print(f"{done} of {self.bar.total} epochs; {told}", file=sys.stderr, flush=True)
+        self.bar.set_postfix_str(told, refresh=False)
+        self.bar.update(done - self.bar.n)
+
+    def settle(self, config, error=None):
+        """Count a run as over, failed where there is an error."""
+        self.settled_epochs += config.epochs
+        self.failed += error is not None
+        run = f"{config.arm} seed {config.seed}"
+        self.bar.write(f"failed: {run}: {error}" if error else f"done: {run}", file=sys.stderr)
+
+    def close(self):
+        """Leave the bar where it is."""
+        self.bar.update(self.settled_epochs - self.bar.n)
+        self.bar.close()
+
+
+def epochs_done(study, config):
+    """Number of epochs in the metrics that a run has written so far."""
+    try:
+        text = (run_folder(study.name, config.arm, config.seed) / "metrics.csv").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    return max(0, len(text.splitlines()) - 1)
+
+
 def work(config):
     """What training a run costs, in an arbitrary unit: half width takes a third and quarter width a tenth of full."""
     images = TRAINING_IMAGES[config.dataset] - config.validation_images
@@ -172,5 +206,5 @@ def work(config):
 
 def pace(config, folder, summary):
     """Seconds that a finished run took for a unit of work: on a GPU, or with one thread of a CPU."""
-    threads = (read_json(folder / "environment.json") or {}).get("threads", 1) if summary["device"] == "cpu" else 1
+    threads = (read_json(folder / "environment.json") or {}).get("threads", 1) if summary.get("device") == "cpu" else 1
     return summary["train_seconds"] * threads / work(config)

@@ -13,9 +13,9 @@ import time
 
 import submitit
 
-from lib.files import ROOT, StudyError, data_folder, lock, outputs_folder, run_folder
-from lib.launch.pool import run_process, thread_limits, visible_gpus
-from lib.launch.progress import Progress
+from lib.files import ROOT, StudyError, data_folder, outputs_folder, run_folder
+from lib.launch.notebook import run_process
+from lib.launch.pool import Progress, thread_limits
 from lib.study import load_study
 
 POLL_SECONDS = 5
@@ -24,21 +24,17 @@ ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL
 ENDED |= {"REVOKED", "TIMEOUT", FORGOTTEN}
 
 
-def check_queue(study):
-    """Raise StudyError where SLURM does not answer, and where jobs of an earlier command for this study are queued."""
-    ours = str(outputs_folder(study.name))
-    queued = [job.split("_")[0] for job, (state, mark) in _queue().items() if mark == ours and state not in ENDED]
-    if queued:
-        ids = " ".join(sorted(set(queued)))
-        raise StudyError(f"jobs of an earlier command are still in the queue: wait for their end, or scancel {ids}")
-
-
 def run_jobs(study, name, configs, jobs=None):
     """Run the configs as jobs, at most `jobs` at once; returns how many of them are not complete in the end.
 
     name: what the notebook's parameter `study` gets. A job that fails or is cancelled does not stop the others; Ctrl-C
-    cancels all. Raises StudyError where SLURM does not take the jobs.
+    cancels all. Raises StudyError where jobs of an earlier command are still queued, and where SLURM takes no new ones.
     """
+    ours = str(outputs_folder(study.name))
+    queued = {job.split("_")[0] for job, (state, mark) in _queue().items() if mark == ours and state not in ENDED}
+    if queued:
+        job = " ".join(sorted(queued))
+        raise StudyError(f"jobs of an earlier command are still in the queue: wait for their end, or scancel {job}")
     active = dict(zip(configs, _submit(study, name, configs, jobs), strict=True))
     with contextlib.closing(Progress(study, configs)) as progress:
         try:
@@ -56,10 +52,7 @@ def run_jobs(study, name, configs, jobs=None):
 def execute(name, arm, seed, folders):
     """Execute one run inside its job; raises StudyError when it fails. folders: STUDY_DATA and STUDY_OUTPUTS."""
     os.environ.update(folders)
-    visible_gpus()  # names one that is too old
     study = load_study(name)
-    with lock(run_folder(study.name, arm, seed), f"{arm} seed {seed}"):
-        pass  # where another process holds it, the log and the notebook are that one's
     run_process(study, name, study.run(arm, seed), thread_limits(os.environ["SLURM_CPUS_ON_NODE"])).wait()
 
 
@@ -71,7 +64,7 @@ def _submit(study, name, configs, jobs):
         executor = submitit.SlurmExecutor(outputs / "logs" / "slurm")
         executor.update_parameters(
             job_name=study.name,
-            comment=str(outputs),  # by which check_queue knows the jobs
+            comment=str(outputs),  # by which a later command knows the jobs
             array_parallelism=jobs or len(configs),
             gres="gpu:1" if _partition_has_gpus() else None,
             time=None,  # submitit would say five minutes

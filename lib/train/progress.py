@@ -9,10 +9,10 @@ BAR = "{percentage:3.0f} %|{bar}| {n_fmt}/{total_fmt} epochs, {elapsed} so far, 
 
 
 class Progress:
-    """Shows how far a run of `epochs` epochs is: with STUDY_HEADLESS set one line an epoch, else a bar and a curve."""
+    """Shows how far a run is: with STUDY_HEADLESS set one line an epoch, else a bar and a curve."""
 
-    def __init__(self, epochs):
-        self.epochs, self.bar, self.curve = epochs, None, None
+    def __init__(self, config):
+        self.config, self.epochs, self.bar, self.curve = config, config.epochs, None, None
         self.headless = bool(os.environ.get("STUDY_HEADLESS"))
 
     def show(self, rows):
@@ -58,7 +58,7 @@ class Progress:
 
         from lib.analyse.figures import learning_curves
 
-        figure = learning_curves(pd.DataFrame(rows).assign(arm="this run", seed=0))
+        figure = learning_curves(pd.DataFrame(rows).assign(arm=self.config.arm, seed=self.config.seed))
         if self.curve:  # None outside a notebook
             self.curve.update(figure)
         plt.close(figure)

@@ -5,8 +5,8 @@ import contextlib
 import copy
 import dataclasses
 import datetime
-import functools
 import hashlib
+import io
 import os
 import platform
 import time
@@ -46,13 +46,14 @@ class Run:
     """
 
     def __init__(self, config, folder):
-        self.config, self.folder, self.rows = config, folder, []
+        self.config, self.folder = config, folder
         self.summary = read_summary(folder, config)
 
     @property
     def stale(self):
         """One line, if the code now builds or trains another network than the one of this complete run; else None."""
-        if not self._is_this_network((self.summary or {}).get("fixed_answers")):
+        answers = (self.summary or {}).get("fixed_answers")  # none were ever kept: they tell nothing
+        if answers and not _agree(answers, self._todays_answers()):
             where = shown(self.folder)
             return f"stale: this run stems from another network than today's code builds: delete {where} to train anew"
 
@@ -65,9 +66,11 @@ class Run:
         for a run of the tuning, which counts as accuracy 0, since settings that diverge cannot win.
         """
         with lock(self.folder, f"{self.config.arm} seed {self.config.seed}"):
-            trainer = self._start(dataset)
+            if read_summary(self.folder, self.config):
+                raise StudyError(f"{shown(self.folder)} is complete by now: run all cells again to see it")
+            self.rows, self._unsaved, self._progress = [], None, Progress(self.config)
             try:
-                yield trainer
+                yield self._start(dataset)
             except KeyboardInterrupt:
                 if self._unsaved:
                     self._save_checkpoint(*self._unsaved)
@@ -83,8 +86,7 @@ class Run:
     def save(self, row):
         """Keep a row of metrics and, when one is due, a checkpoint."""
         self.rows.append(row)
-        text = pd.DataFrame(self.rows).to_csv(index=False, lineterminator="\n")
-        atomic_write(self.folder / "metrics.csv", lambda file: file.write(text.encode()))
+        write_table(self.folder / "metrics.csv", pd.DataFrame(self.rows))
         state = self._trainer.state()
         if row["epoch"] == self.config.epochs or time.perf_counter() - self._saved >= CHECKPOINT_SECONDS:
             self._save_checkpoint(state, self.rows)
@@ -108,7 +110,7 @@ class Run:
         precision = choose_precision(device) if config.precision == "auto" else config.precision
         self._identity = {"config_hash": config_hash(config.to_dict()), "data_fingerprint": dataset.fingerprint}
         self._machine = {"device": device.type, "precision": precision}
-        self._source, self._saved, self._unsaved = dataset.source, time.perf_counter(), None
+        self._source, self._saved, self._answers = dataset.source, time.perf_counter(), self._todays_answers()
 
         train, _ = split_indices(dataset.train_labels, config.validation_images)
         images, labels = dataset.train_images[train], dataset.train_labels[train]
@@ -117,23 +119,14 @@ class Run:
         self._costs["multiply_adds"] = multiply_adds(self._trainer.model)
         write_json(self.folder / "config.json", config.to_dict())
         self._write_environment(describe_environment(self._trainer))
-        self._progress = Progress(config.epochs)
         self._progress.show(self.rows)
         return self._trainer
 
     def _new_model(self):
         return build_model(self.config, len(CLASSES[self.config.dataset]))
 
-    @functools.cached_property
-    def _answers(self):
+    def _todays_answers(self):
         return fixed_answers(self.config, len(CLASSES[self.config.dataset]))
-
-    def _is_this_network(self, answers):
-        """Whether today's code gives these fixed answers; answers that were never kept tell nothing."""
-        if not answers:
-            return True
-        pairs = [(np.array(answers[moment]), np.array(today)) for moment, today in self._answers.items()]
-        return all(np.allclose(a, b, rtol=0, atol=ANSWER_TOLERANCE * max(1, np.abs(a).max())) for a, b in pairs)
 
     def _save_checkpoint(self, state, rows):
         content = {
@@ -144,7 +137,9 @@ class Run:
             "rows": rows,
             "trainer": state,
         }
-        atomic_write(self.folder / "checkpoint.pt", lambda file: torch.save(content, file))
+        buffer = io.BytesIO()  # torch.save itself tells of a full disk in words that nobody understands
+        torch.save(content, buffer)
+        atomic_write(self.folder / "checkpoint.pt", lambda file: file.write(buffer.getbuffer()))
         self._saved, self._unsaved = time.perf_counter(), None
 
     def _resumed(self, new_trainer):
@@ -163,7 +158,7 @@ class Run:
             raise StudyError(f"{shown(path)} has other settings ({'; '.join(settings)}): go back to them, or {anew}")
         if state["fingerprint"] != self._identity["data_fingerprint"]:
             raise StudyError(f"{shown(path)} stems from other images: bring those back, or {anew}")
-        if not self._is_this_network(state["fixed_answers"]):
+        if not _agree(state["fixed_answers"], self._answers):
             raise StudyError(f"{shown(path)} stems from another network than today's code: go back to it, or {anew}")
         if machine != self._machine:
             there, here = (f"{each['precision']} on {each['device']}" for each in (machine, self._machine))
@@ -197,6 +192,12 @@ class Run:
         for left in ("checkpoint.pt", "failure.json"):
             (self.folder / left).unlink(missing_ok=True)
         return self.summary
+
+
+def _agree(answers, others):
+    """Whether two sets of fixed answers stem from the same network."""
+    pairs = [(np.array(answers[moment]), np.array(other)) for moment, other in others.items()]
+    return all(np.allclose(a, b, rtol=0, atol=ANSWER_TOLERANCE * max(1, np.abs(a).max())) for a, b in pairs)
 
 
 def execute(config, dataset, folder):

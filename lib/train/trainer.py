@@ -118,9 +118,8 @@ class Trainer:
             nesterov=config.momentum > 0,
             fused=self.speedups.fused_optimizer,
         )
-        torch.backends.cudnn.benchmark = (
-            True  # on a GPU, the first steps find the fastest algorithm of each convolution
-        )
+        # on a GPU, the first steps find the fastest algorithm of each convolution
+        torch.backends.cudnn.benchmark = True
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.steps_per_epoch = len(labels) // config.batch_size
         self.epoch = 0

@@ -1,0 +1,163 @@
+"""The notebooks as files, and analysis.ipynb executed cell by cell over made-up runs."""
+
+import itertools
+import re
+
+import matplotlib
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from made_runs import make_study, small_study
+from traitlets.config import Config
+
+from lib.data import load_dataset
+from lib.files import NOTEBOOKS, StudyError, outputs_folder, read_json, write_json
+from lib.study import load_study
+
+matplotlib.use("Agg")
+LABELS = np.arange(200) % 10
+BOTH = ("resnet18", "se_resnet18")
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    """execute(study, arm=…) runs the code of analysis.ipynb and returns what it shows, as text, and its variables."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+
+    def run(study, **parameters):
+        shell.reset()
+        for cell in read_notebook("analysis").cells:
+            if cell.cell_type == "code":
+                shown.append(run_cell(cell.source))
+            if "parameters" in cell.metadata.get("tags", ()):
+                shell.user_ns.update(study=study, **parameters)
+        return "".join(shown), shell.user_ns
+
+    def run_cell(source):
+        with capture_output() as captured:
+            result = shell.run_cell(source)
+        result.raise_error()
+        data = [output.data for output in captured.outputs]
+        return captured.stdout + "".join(each.get("text/markdown") or each.get("text/html") or "" for each in data)
+
+    shown = []
+    yield run
+    InteractiveShell.clear_instance()
+
+
+def read_notebook(name):
+    return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for name in ("figures", "tables") for path in (folder / name).iterdir()}
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))])
+def test_notebooks_are_stripped_short_and_explained(name):
+    notebook = read_notebook(name)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert sum("parameters" in cell.metadata.get("tags", ()) for cell in notebook.cells) == 1
+    code = [(before, cell) for before, cell in itertools.pairwise(notebook.cells) if cell.cell_type == "code"]
+    assert sum(before.cell_type == "markdown" for before, _ in code) > 0.8 * len(code)
+    for _, cell in code:
+        assert not cell.outputs and cell.execution_count is None
+        assert len(cell.source.splitlines()) <= 25
+
+
+def test_the_analysis_imports_once_and_needs_no_torch():
+    code = [cell.source for cell in read_notebook("analysis").cells if cell.cell_type == "code"]
+    importing = [cell for cell in code[1:] if re.search("^ *(import|from) ", cell, re.MULTILINE)]  # after Colab's cell
+    assert len(importing) == 1 and "torch" not in importing[0]
+
+
+@pytest.mark.slow
+def test_smoke_gives_the_same_bytes_each_time_and_shows_its_images(execute):
+    digits = load_dataset("digits")
+    make_study(load_study("smoke"), labels=digits.test_labels.astype(int))
+    folder = outputs_folder("smoke")
+    for path in folder.glob("runs/*/*/summary.json"):
+        write_json(path, read_json(path) | {"data_fingerprint": digits.fingerprint})
+    execute("smoke")
+    first, results = contents(folder), (folder / "results.json").read_bytes()
+    assert {"effects.pdf", "accuracy_by_seed.png", "images.png", "recall_by_class.csv"} <= set(first)
+    execute("smoke")
+    assert contents(folder) == first and (folder / "results.json").read_bytes() == results
+
+
+def test_what_the_notebook_computes_in_sight_is_what_results_json_holds(execute, tmp_path):
+    make_study(small_study(tmp_path), {"se_resnet18": 1.0})
+    shown, names = execute(str(tmp_path / "small.yaml"))
+    folder = outputs_folder("small")
+    primary = read_json(folder / "results.json")["primary"]
+    pairs = pd.read_csv(folder / "tables" / "pairs.csv")
+    assert [names["low"], names["high"]] == pytest.approx(primary["seed_interval_pp"])
+    assert pairs["difference_pp"].mean() == pytest.approx(primary["difference_pp"])
+    assert pairs["brier_difference"].mean() == pytest.approx(primary["brier"]["difference"])
+    assert max(names["above"], names["below"]) == pytest.approx(primary["tost_p"])
+    assert names["test"].pvalue == pytest.approx(primary["brier"]["p_value"])
+    low, high = primary["seed_interval_pp"]
+    assert f"{low:+.2f} to {high:+.2f}".replace("-", "−") in shown
+    assert {"trends.csv", "contrasts.csv", "width_and_epochs.png", "gates.pdf"} <= set(contents(folder))
+    assert "nan" not in shown.lower() and "None" not in shown
+
+
+def test_nothing_shows_the_primary_comparison_before_its_last_pair(execute, tmp_path):
+    study = small_study(tmp_path)
+    make_study(study, only=lambda config: config.arm not in BOTH or config.seed < 5)
+    shown, _ = execute(str(tmp_path / "small.yaml"))
+    folder = outputs_folder("small")
+    assert "5 of 6 pairs" in shown and "contrasts.png" in contents(folder)
+    assert not {"accuracy_by_seed.png", "learning_curves.png", "confusion.png"} & set(contents(folder))
+    summaries = [read_json(folder / "runs" / arm / "seed-00" / "summary.json") for arm in BOTH]
+    written = shown + "".join(path.read_text() for path in folder.glob("tables/*.csv"))
+    arms = pd.read_csv(folder / "tables" / "arms.csv").set_index("arm")
+    assert arms.loc[list(BOTH), "test_accuracy_mean"].isna().all()
+    assert not any(str(summary["test_accuracy"]) in written for summary in summaries)
+    assert read_json(folder / "results.json")["primary"]["difference_pp"] is None
+    shown, _ = execute(str(tmp_path / "small.yaml"), arm=BOTH[0], baseline=BOTH[1])  # the other way round
+    assert "5 of 6 pairs" in shown and "better" not in shown
+
+
+def test_the_first_finished_run_of_a_study_is_enough(execute):
+    make_study(load_study("paper"), only=lambda config: config.validation_images or config.seed == 0, labels=LABELS)
+    shown, _ = execute("paper")
+    assert "1 of 10 pairs" in shown and "learning rate" in shown
+
+
+@pytest.mark.slow
+def test_rows_that_need_missing_data_are_kept_from_an_earlier_execution(execute):
+    make_study(load_study("laptop"), labels=LABELS)
+    tables = outputs_folder("laptop") / "tables"
+    tables.mkdir()
+    columns = ["subset", "n_images", "arm", "baseline", "difference_pp", "low_pp", "high_pp", "n_pairs"]
+    earlier = pd.DataFrame([("low human entropy", 4393, 0.1 + 0.2, 1 / 3, 0.1, 0.0, 0.2, 3)], columns=columns)
+    earlier.to_csv(tables / "human_uncertainty.csv", index=False)
+    before = (tables / "human_uncertainty.csv").read_bytes()
+    shown, _ = execute("laptop")
+    assert (tables / "human_uncertainty.csv").read_bytes() == before
+    assert "earlier execution" in shown and "4393" in shown
+
+
+@pytest.mark.slow
+def test_any_two_arms_can_be_compared_beside_the_study(execute, tmp_path):
+    study = small_study(tmp_path)
+    make_study(study, {"se_resnet18__quarter_width": 1.0})
+    path, pair = str(tmp_path / "small.yaml"), [f"{arm}_resnet18__quarter_width" for arm in ("se", "static_gate")]
+    shown, names = execute(path, arm=pair[0], baseline=pair[1])
+    assert "SE-ResNet-18, ¼ width better than static gate, ¼ width" in shown and names["n"] == 8
+    assert "confusion.pdf" in contents(outputs_folder("small") / "-against-".join(pair))
+    assert not (outputs_folder("small") / "figures").exists()
+    with pytest.raises(StudyError, match="se_resnet18"):
+        execute(path, arm="se_resnet81")
+
+
+def test_a_study_without_finished_runs_is_one_line(execute):
+    with pytest.raises(StudyError, match="no run of 'laptop'"):
+        execute("laptop")
+    assert not outputs_folder("laptop").exists()

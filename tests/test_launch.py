@@ -1,0 +1,200 @@
+"""Which runs are started where and when, with stand-ins for the notebooks that train."""
+
+import threading
+import time
+import types
+
+import pytest
+from made_runs import make_run
+from processes import STUDY
+
+from lib.files import StudyError, outputs_folder, read_json, run_folder, write_json
+from lib.launch import pages, pool
+from lib.launch.pool import Pool, check_trainable, missing_runs, slots
+from lib.study import load_study
+
+SHORT = "  - {name: short, arms: [resnet18, se_resnet18], seeds: 1, variants: {short: {epochs: 1}}}"
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(STUDY.replace("epochs: 2", "epochs: 4") + SHORT)
+    return load_study(str(tmp_path / "tiny.yaml"))
+
+
+def folder_of(study, config):
+    return run_folder(study.name, config.arm, config.seed)
+
+
+def finish(study, config, train_seconds=1.0, threads=1):
+    """Leave a finished run that has trained for so long with so many threads."""
+    folder = folder_of(study, config)
+    make_run(folder, config)
+    write_json(folder / "summary.json", read_json(folder / "summary.json") | {"train_seconds": train_seconds})
+    write_json(folder / "environment.json", read_json(folder / "environment.json") | {"threads": threads})
+
+
+class StandIns:
+    """Stand-ins for training notebooks: `started` holds what each start was given, `train(config)` what it does."""
+
+    def __init__(self, study):
+        self.study, self.started, self.stopped = study, [], []
+        self.train = lambda config: finish(study, config)
+
+    def __call__(self, study, name, config, environment):
+        self.started.append((config, environment))
+        return types.SimpleNamespace(wait=lambda: self.train(config), stop=lambda: self.stopped.append(config))
+
+    def names(self):
+        return [(config.arm, config.seed) for config, _ in self.started]
+
+
+@pytest.fixture
+def notebooks(study, monkeypatch):
+    stand_ins = StandIns(study)
+    monkeypatch.setattr(pool, "run_process", stand_ins)
+    monkeypatch.setattr(pages, "run_process", stand_ins)
+    monkeypatch.setattr(pool, "POLL_SECONDS", 0.01)
+    return stand_ins
+
+
+def work(study, environments=({"OMP_NUM_THREADS": "1"},), seconds=None):
+    deadline = None if seconds is None else time.monotonic() + seconds
+    return Pool(study, "tiny", missing_runs(study), list(environments), deadline).work()
+
+
+def test_runs_are_started_in_the_order_of_the_study_and_none_is_repeated(study, notebooks):
+    finish(study, study.runs[1])
+    assert work(study) == (0, 0)
+    assert [config for config, _ in notebooks.started] == [study.runs[0], *study.runs[2:]]
+    assert not missing_runs(study)
+
+
+def test_a_run_that_fails_does_not_stop_the_others_and_is_told_once(study, notebooks, capsys):
+    def fail(config):
+        if config.arm == "se_resnet18":
+            raise StudyError("no luck")
+        if config.epochs > 1:
+            finish(study, config)
+
+    notebooks.train = fail
+    failed, left = work(study)
+    assert (failed, left) == (4, 0) and len(notebooks.started) == 6
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "no luck" in line] == [f"failed: se_resnet18 seed {s}: no luck" for s in (0, 1)]
+    unfinished = [line for line in lines if line.startswith("failed: ") and "is not complete" in line]
+    assert len(unfinished) == 2  # notebooks that ended well without a run
+
+
+@pytest.mark.parametrize("runs_per_gpu", [1, 2])
+def test_each_run_gets_one_of_the_gpus_and_a_share_of_the_threads(runs_per_gpu, study, notebooks, monkeypatch):
+    gpus = ["0", "GPU-3"]
+    monkeypatch.setattr(pool.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    together = threading.Barrier(2 * runs_per_gpu, timeout=60)
+
+    def train(config):
+        finish(study, config)
+        if config in first:
+            together.wait()  # comes true only if so many run at once
+
+    notebooks.train = train
+    first = missing_runs(study)[: 2 * runs_per_gpu]
+    environments = slots(gpus, None if runs_per_gpu == 1 else 4)
+    assert work(study, environments) == (0, 0)
+    seen = [environment["CUDA_VISIBLE_DEVICES"] for config, environment in notebooks.started if config in first]
+    assert sorted(seen) == sorted(gpus * runs_per_gpu)
+    assert {each["OMP_NUM_THREADS"] for _, each in notebooks.started} == {str(16 // len(environments))}
+
+
+def test_a_cpu_takes_two_runs_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(pool.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    assert [each["OMP_NUM_THREADS"] for each in slots([])] == ["2", "2"]
+    assert [each["OMP_NUM_THREADS"] for each in slots([], 1)] == ["4"] and len(slots([], 6)) == 6
+    monkeypatch.setattr(pool.os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert len(slots([])) == 1
+    assert "CUDA_VISIBLE_DEVICES" not in slots([])[0]
+
+
+def needed(seconds):
+    """What the budget must hold for a run that is expected to train for so long."""
+    return pool.NOTEBOOK_SECONDS + pool.MARGIN * seconds
+
+
+@pytest.mark.parametrize(("seconds", "full", "short"), [(99, 3, 2), (30, 0, 2), (10, 0, 0)])
+def test_a_time_budget_starts_only_what_fits_and_shorter_runs_instead(seconds, full, short, study, notebooks):
+    finish(study, study.runs[0], train_seconds=40)  # a run with four epochs; those of one epoch need a quarter
+    notebooks.train = lambda config: finish(study, config, train_seconds=10 * config.epochs)
+    failed, left = work(study, seconds=seconds + 5)
+    assert (failed, left) == (0, 5 - full - short)
+    assert sorted(config.epochs for config, _ in notebooks.started) == [1] * short + [4] * full
+
+
+def test_before_anything_has_finished_one_run_is_started_and_then_judged_by(study, notebooks):
+    notebooks.train = lambda config: finish(study, config, train_seconds=1000)
+    assert work(study, seconds=50) == (0, 5)
+    assert notebooks.names() == [("resnet18", 0)]
+
+
+def test_expected_times_count_threads_and_epochs_that_are_done(study, notebooks):
+    finish(study, study.runs[0], train_seconds=40, threads=1)
+    for threads, epochs, fits in ((1, 0, False), (4, 0, True), (1, 3, True)):
+        metrics = folder_of(study, study.runs[1]) / "metrics.csv"
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        metrics.write_text("epoch\n" + "1\n" * epochs)
+        judge = Pool(study, "tiny", [], [{"OMP_NUM_THREADS": "1"}], time.monotonic() + needed(11))
+        assert judge._fits(study.runs[1], {"OMP_NUM_THREADS": str(threads)}) == fits
+
+
+def test_an_interruption_stops_all_runs_and_starts_no_other(study, notebooks, monkeypatch, capsys):
+    ended = threading.Event()
+
+    def train(config):
+        assert ended.wait(60)
+        raise StudyError("it ended with status -15")
+
+    def interrupt(bar, running, note=""):
+        if len(running) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool.Progress, "show", interrupt)
+    notebooks.train = train
+    stop = pool.Pool._stop
+    monkeypatch.setattr(pool.Pool, "_stop", lambda self: (stop(self), ended.set()))
+    with pytest.raises(KeyboardInterrupt):
+        work(study, [{"OMP_NUM_THREADS": "1"}] * 2)
+    assert notebooks.stopped == [config for config, _ in notebooks.started] and len(notebooks.started) == 2
+    assert "failed" not in capsys.readouterr().err
+
+
+def test_a_log_that_is_no_terminal_gets_whole_lines_now_and_then(study, notebooks, monkeypatch, capsys):
+    monkeypatch.setattr(pool, "LINE_SECONDS", 0)
+    notebooks.train = lambda config: (time.sleep(0.05), finish(study, config))
+    work(study)
+    text = capsys.readouterr().err
+    assert "\r" not in text and "0 of 18 epochs; resnet18 seed 0\n" in text and "done: resnet18 seed 0\n" in text
+
+
+def test_runs_on_other_images_are_refused(study):
+    check_trainable(study, missing_runs(study))
+    finish(study, study.runs[0])
+    with pytest.raises(StudyError, match="was trained on other images .*set STUDY_OUTPUTS"):
+        check_trainable(study, missing_runs(study))
+
+
+def test_networks_that_cannot_be_built_are_refused(study):
+    configs = [config.model_copy(update={"reduction": 3}) for config in study.runs]
+    with pytest.raises(StudyError, match="reduction = 3"):
+        check_trainable(study, configs)
+
+
+def test_each_arm_shows_one_training_and_only_lost_ones_are_executed_again(study, notebooks):
+    for config in study.runs:
+        finish(study, config)
+    notebooks.train = lambda config: (folder_of(study, config) / "notebook.ipynb").write_text("executed")
+    kept = outputs_folder(study.name) / "notebooks" / "train-resnet18.ipynb"
+    kept.parent.mkdir()
+    kept.write_text("kept")
+    found = pages.ensure_notebooks(study, "tiny")
+    assert notebooks.names() == [("se_resnet18", 0)]
+    assert found == {"resnet18": kept, "se_resnet18": kept.with_name("train-se_resnet18.ipynb")}
+    assert (kept.read_text(), found["se_resnet18"].read_text()) == ("kept", "executed")

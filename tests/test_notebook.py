@@ -1,0 +1,205 @@
+"""Notebooks in processes of their own, and their pages: complete without a network, the same each time."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from processes import is_free, wait_until
+
+from lib.files import ROOT, StudyError
+from lib.launch import notebook
+from lib.launch.notebook import NotebookProcess
+from lib.launch.pages import notebook_to_html
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PYTHON = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+HOLD = """
+import pathlib, time
+from lib.files import lock
+folder = pathlib.Path({!r})
+with lock(folder, "the folder"):
+    (folder / "taken").touch()
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(code, parameters): a process that executes a notebook with this cell after the one of its parameters."""
+
+    def start(code, parameters=(), defaults=None, name="a"):
+        defaults = defaults or "\n".join(f"{each} = None" for each in parameters)
+        cells = [
+            new_code_cell(defaults, metadata={"tags": ["parameters"]}, id="defaults"),
+            new_code_cell(code, id="code"),
+        ]
+        nbformat.write(new_notebook(cells=cells, metadata=PYTHON), tmp_path / f"{name}.ipynb")
+        output, log = tmp_path / "out" / f"{name}.ipynb", tmp_path / f"{name}.log"
+        return NotebookProcess(tmp_path / f"{name}.ipynb", output, log, dict(parameters))
+
+    return start
+
+
+def test_parameters_keep_their_types_and_nothing_of_other_notebooks_leaks_in(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    monkeypatch.setenv("PYTHONSTARTUP", "nonsense")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "mine.py").write_text("print = None")
+    parameters = {"study": "001", "arm": "2018", "seed": 7, "settings": {"epochs": 2}}
+    code = (
+        "import os\nprint([study, arm, seed, settings], [os.environ.get(v) for v in ('PYTHONSTARTUP', 'JUPYTER_PATH')])"
+    )
+    process = start(code, parameters)
+    process.wait()
+    assert (
+        nbformat.read(process.output, as_version=4).cells[-1].outputs[0].text
+        == "['001', '2018', 7, {'epochs': 2}] [None, None]\n"
+    )
+
+
+def test_a_kernel_may_be_slow_to_start(tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr("papermill.execute_notebook", lambda *_, **how: given.update(how) or new_notebook())
+    nbformat.write(new_notebook(), tmp_path / "a.ipynb")
+    for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(variable, "of this process")
+    notebook._execute(str(tmp_path / "a.ipynb"), str(tmp_path / "b.ipynb"), {})
+    assert given["start_timeout"] >= 300
+
+
+def test_executing_again_gives_the_same_bytes_without_paths_of_this_machine(start):
+    code = "import time\nfrom lib.files import ROOT\nfor i in range(9):\n    print(i, end='')\n    time.sleep(0.01)\n"
+    code += "print(ROOT / 'lib')"
+    processes = [start(code, {"seed": 1}) for _ in range(2)]
+    texts = []
+    for process in processes:
+        process.wait()
+        texts.append(process.output.read_text())
+    assert texts[0] == texts[1] and str(ROOT) not in texts[0] and "012345678lib" in texts[0]
+
+
+RAISED = {
+    "raise ValueError('one\\ntwo: three')": "ValueError: one two: three",
+    "print('error: only said')\nraise KeyError": "KeyError",
+    "class DivergedError(Exception): pass\nraise DivergedError('the loss is nan')": "the loss is nan",
+    "from lib.files import StudyError\nraise StudyError('this is wrong: do that')": "this is wrong: do that",
+    "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)": notebook.KILLED,
+}
+
+
+def test_what_ends_a_notebook_is_told_in_one_line_and_leaves_no_output(start, tmp_path):
+    running = {code: start(code, name=str(number)) for number, code in enumerate(RAISED)}
+    misspelt = start("raise KeyError", parameters={"amr": 2}, defaults="arm = 1")
+    with pytest.raises(StudyError, match="no parameter 'amr': did you mean 'arm'"):
+        misspelt.wait()
+    for code, process in running.items():
+        with pytest.raises(StudyError) as caught:
+            process.wait()
+        assert str(caught.value) == f"{RAISED[code]} (log: {process.log})"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_execution_is_told_and_leaves_no_kernel(start, tmp_path):
+    process = start(HOLD.format(str(tmp_path / "held")))
+    wait_until((tmp_path / "held" / "taken").exists)
+    assert not is_free(tmp_path / "held")
+    process.process.kill()
+    with pytest.raises(StudyError, match="its process was killed, perhaps for want of memory"):
+        process.wait()
+    wait_until(lambda: is_free(tmp_path / "held"))
+
+
+def test_a_notebook_ends_with_a_launcher_that_is_killed(tmp_path):
+    cell = new_code_cell(HOLD.format(str(tmp_path / "held")))
+    nbformat.write(new_notebook(cells=[cell], metadata=PYTHON), tmp_path / "a.ipynb")
+    code = "import pathlib, sys; from lib.launch.notebook import NotebookProcess\n"
+    code += "NotebookProcess(*map(pathlib.Path, sys.argv[1:]), {}).wait()"
+    paths = [tmp_path / name for name in ("a.ipynb", "out.ipynb", "log")]
+    launcher = subprocess.Popen([sys.executable, "-c", code, *paths], cwd=ROOT)
+    wait_until((tmp_path / "held" / "taken").exists)
+    launcher.send_signal(signal.SIGKILL)
+    launcher.wait()
+    wait_until(lambda: is_free(tmp_path / "held"))
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StudyError, match="cannot write .*set STUDY_OUTPUTS"):
+        NotebookProcess(tmp_path / "a.ipynb", tmp_path / "out.ipynb", tmp_path / "file" / "log", {})
+
+
+@pytest.fixture
+def page(tmp_path):
+    """A function that turns cells into the parsed HTML page."""
+
+    def convert(*cells, **how):
+        nbformat.write(new_notebook(cells=list(cells)), tmp_path / "notebook.ipynb")
+        notebook_to_html(tmp_path / "notebook.ipynb", tmp_path / "page.html", "Losses < 1 & more", **how)
+        return BeautifulSoup((tmp_path / "page.html").read_text(encoding="utf-8"), "html.parser")
+
+    return convert
+
+
+def shown_data(**data):
+    return new_output("display_data", data={name.replace("_", "/", 1): value for name, value in data.items()})
+
+
+def test_a_page_loads_and_runs_nothing(page, tmp_path):
+    figure = shown_data(image_png=PIXEL, text_plain="a figure")
+    soup = page(new_markdown_cell("# Heading"), new_code_cell("show()", outputs=[figure]))
+    assert not soup.find_all(["script", "link", "iframe"])
+    assert [image["src"] for image in soup.find_all("img")] == [f"data:image/png;base64,{PIXEL}"]
+    styles = " ".join(style.text for style in soup.find_all("style"))
+    assert "@import" not in styles and "url(http" not in styles
+    policy = soup.find("meta", {"http-equiv": "Content-Security-Policy"})["content"]
+    assert policy.startswith("default-src 'none'") and "http" not in policy
+    assert soup.title.text == "Losses < 1 & more" and str(tmp_path) not in str(soup)
+
+
+def test_widgets_are_left_out_of_executed_notebooks():
+    widget = new_output("display_data", data={WIDGET: {"model_id": "m"}, "text/plain": "HBox(children=())"})
+    executed = new_notebook(cells=[new_code_cell("show()", outputs=[widget])], metadata={"widgets": {}})
+    assert "HBox" not in json.dumps(notebook._without_traces(executed))
+
+
+def test_sections_are_listed_and_code_can_be_folded(page):
+    cells = new_markdown_cell("# Title\n\n## First & more"), new_code_cell("1 + 1"), new_markdown_cell("## Second")
+    soup = page(*cells, fold_code=True)
+    links = [link["href"].removeprefix("#") for link in soup.find("nav").find_all("a")]
+    assert links == [heading["id"] for heading in soup.find_all("h2")] and len(links) == 2
+    assert not soup.find("details").has_attr("open") and "1 + 1" in soup.find("details").text
+    assert page(*cells).find("details").has_attr("open")
+
+
+def test_formulas_become_mathml(page):
+    text = "Let $x < 1$ and\n\n$$y = \\frac{1}{2}$$\n\n$$\\begin{aligned} a &= b \\\\ c &= d \\pm e \\end{aligned}$$"
+    soup = page(new_markdown_cell(text), new_code_cell("show()", outputs=[shown_data(text_markdown="$p < 0.05$")]))
+    assert [formula["display"] for formula in soup.find_all("math")] == ["inline", "block", "block", "inline"]
+    assert [part.text for part in soup.find("mfrac").find_all("mn")] == ["1", "2"]
+    assert "±" in [operator.text for operator in soup.find_all("mo")]
+    assert "$" not in soup.body.text and "\\" not in soup.body.text
+
+
+def test_what_is_no_formula_or_cannot_be_converted_stays_readable(page):
+    code, texts = 'price = "$$5 and $x$"', ("$HOME$", "pay $5", "echo $$ $x$ $$", "a_b_c", "\\nosuchcommand{x}")
+    text = new_markdown_cell("`$HOME$`, pay \\$5:\n\n```\necho $$ $x$ $$\n```\n\n$a_b_c$ and $\\nosuchcommand{x}$")
+    soup = page(text, new_code_cell(code, outputs=[new_output("stream", text="cost $1 or $2\n")]))
+    assert not soup.find("math") and all(text in soup.body.text for text in (*texts, code, "cost $1 or $2"))
+
+
+@pytest.mark.parametrize("text", ["", "not JSON", '{"cells": [', "[]", "{}", None])
+def test_a_damaged_notebook_is_one_line_and_no_page(tmp_path, text):
+    if text is not None:
+        (tmp_path / "broken.ipynb").write_text(text)
+    with pytest.raises(StudyError, match=r"broken\.ipynb is damaged \(.+\): delete it and run again") as caught:
+        notebook_to_html(tmp_path / "broken.ipynb", tmp_path / "page.html", "A title")
+    assert "\n" not in str(caught.value) and not (tmp_path / "page.html").exists()

@@ -1,0 +1,133 @@
+"""run_all.sh on machines that lack things, with stand-ins for the programs that it calls."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from lib.files import ROOT
+
+SHELLS = [shell for shell in ("bash", "dash") if shutil.which(shell)]
+TOOLS = ("cat", "cksum", "dirname", "id", "readlink", "sed", "mkdir", "ln", "chmod", "rm")
+FAKE_CONDA = f"""
+echo "$@" >>calls
+mkdir -p .venv/bin .venv/conda-meta
+printf '#!/bin/sh\\nexec "{sys.executable}" "$@"' >.venv/bin/python
+chmod +x .venv/bin/python
+"""
+# a python3 that makes environments with itself in them; what it does as their pip is for the test to say
+FAKE_PYTHON = """
+case "$*" in
+"-m venv .venv") mkdir -p .venv/bin; ln -sf "$0" .venv/bin/python ;;
+"-m pip "*) {pip} ;;
+"-P -m lib"*) echo "started: $*" ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of what the set-up reads, in a folder with a space and a non-ASCII letter."""
+    folder = tmp_path / "my chéckout"
+    folder.mkdir()
+    for name in ("run_all.sh", "environment.yml", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """programs(name=script, …) puts stand-ins beside the few basic tools that are found."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in (*SHELLS, *TOOLS):
+        (folder / tool).symlink_to(shutil.which(tool))
+
+    def add(**scripts):
+        for name, script in scripts.items():
+            (folder / name).write_text(f"#!{shutil.which('sh')}\n{script}\n")
+            (folder / name).chmod(0o755)
+
+    return add
+
+
+@pytest.fixture(params=SHELLS)
+def run(checkout, tmp_path, request):
+    """run(*arguments): run_all.sh in the checkout, in each shell that is here."""
+
+    def run(*arguments, script="run_all.sh", cwd=checkout):
+        environment = {"PATH": str(tmp_path / "bin"), "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": "/nonsense"}
+        command = [request.param, script, *arguments]
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+def test_help_needs_no_environment(run, programs, checkout):
+    done = run("--help")
+    assert done.returncode == 0 and not (checkout / ".venv").exists()
+    for option in ("--study", "--engine", "--jobs", "--time-budget", "test"):
+        assert option in done.stdout
+
+
+def test_a_wrong_python_ends_the_script(run, programs):
+    programs(python3='[ "$1" = --version ] && echo Python 3.9.2; exit 1')
+    done = run("--study", "smoke")
+    assert done.returncode == 1 and "started" not in done.stdout
+    expected = "error: Python 3.11 to 3.14 is needed, and python3 here is Python 3.9.2: install one of these"
+    assert done.stderr.strip() == expected
+
+
+def test_an_installation_that_fails_ends_the_script_and_is_tried_again(run, programs, checkout):
+    programs(python3=FAKE_PYTHON.format(pip="exit 1"))
+    for arguments in ((), ("test",), ("--study", "smoke")):
+        done = run(*arguments)
+        assert done.returncode == 1 and "could not be installed" in done.stderr and "started" not in done.stdout
+    assert not (checkout / ".venv" / "complete").exists()
+    programs(python3=FAKE_PYTHON.format(pip='cat /dev/stdin >installed; echo "$PIP_USER" >user'))
+    assert "started: -P -m lib --study smoke" in run("--study", "smoke").stdout
+    installed = (checkout / "installed").read_text().splitlines()
+    assert installed[-1] == "-e ." and any(line.startswith("torch==") for line in installed)
+    assert (checkout / "user").read_text() == "0\n"  # whatever the user's pip.conf says
+
+
+def test_the_script_is_found_through_links_and_from_elsewhere(run, programs, checkout, tmp_path):
+    programs(python3=FAKE_PYTHON.format(pip="exit 0"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "go").symlink_to("../link")
+    (tmp_path / "link").symlink_to(checkout / "run_all.sh")
+    done = run("--study", "smoke", script="go", cwd=tmp_path / "elsewhere")
+    assert "started: -P -m lib --study smoke" in done.stdout and (checkout / ".venv" / "complete").exists()
+
+
+def test_conda_gets_the_same_list_and_is_called_again_for_changed_versions(run, programs, checkout):
+    programs(conda=FAKE_CONDA)
+    for _ in range(2):
+        assert "did you mean 'smoke'" in run("--study", "smok").stderr
+    assert (checkout / "calls").read_text().splitlines()[
+        0
+    ] == "env create --quiet --prefix .venv --file environment.yml"
+    with (checkout / "environment.yml").open("a") as file:
+        file.write("      - six==1.17.0\n")
+    run("--study", "smok")
+    calls = [line for line in (checkout / "calls").read_text().splitlines() if line.startswith("env")]
+    assert [line.split()[1] for line in calls] == ["create", "update"]
+
+
+def test_every_version_is_pinned_in_the_one_list():
+    content = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert content["dependencies"][:2] == ["python=3.11", "pip"]
+    *pins, checkout = content["dependencies"][2]["pip"]
+    assert checkout == "-e ."
+    for pin in pins:
+        assert re.fullmatch(r"==[\d.]+", str(Requirement(pin).specifier)), pin
+
+
+def test_continuous_integration_runs_the_tests():
+    assert "./run_all.sh test" in (ROOT / ".ci" / "run").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK) and os.access(ROOT / "run_all.sh", os.X_OK)

@@ -1,0 +1,286 @@
+import itertools
+import json
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import confusion_matrix, log_loss, recall_score
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_paired
+
+from lib.analyse import statistics
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def accuracies(points, baseline=0.9):
+    """Accuracies of an arm and its baseline with these differences in points."""
+    base = baseline + 0.001 * np.arange(len(points))
+    return base + np.array(points) / 100, base
+
+
+def random_logits(*shape, scale=2.0):
+    return np.random.default_rng(0).normal(0, scale, shape).astype(np.float32)
+
+
+def test_worked_example_of_a_paired_comparison():
+    result = statistics.paired_comparison([0.95, 0.96, 0.97, 0.94], [0.94, 0.94, 0.94, 0.94])
+    # differences 1, 2, 3, 0: mean 1.5, s = √(5/3), t quantile 3.182446 with 3 degrees of freedom
+    half_width = 3.182446305284264 * math.sqrt(5 / 3) / 2
+    assert (result["n_pairs"], result["difference_pp"]) == (4, pytest.approx(1.5))
+    assert result["seed_interval_pp"] == pytest.approx([1.5 - half_width, 1.5 + half_width])
+    assert result["sd_difference_pp"] == pytest.approx(math.sqrt(5 / 3))
+    # errors 5, 4, 3, 6 against 6 %: the product of the ratios is 360 / 1296
+    assert result["log_error_ratio"] == pytest.approx(math.log(360 / 1296) / 4)
+    assert result["relative_error_change_percent"] == pytest.approx(100 * ((360 / 1296) ** 0.25 - 1))
+
+
+def test_a_paired_comparison_agrees_with_the_test_for_related_samples():
+    arm, baseline = np.random.default_rng(0).normal([[0.91], [0.90]], 0.003, (2, 10))
+    result, related = statistics.paired_comparison(arm, baseline), stats.ttest_rel(100 * arm, 100 * baseline)
+    assert result["p_value"] == pytest.approx(related.pvalue)
+    assert result["seed_interval_pp"] == pytest.approx(list(related.confidence_interval()))
+    ratios = stats.ttest_rel(np.log(1 - arm), np.log(1 - baseline)).confidence_interval()
+    assert result["log_error_ratio_interval"] == pytest.approx(list(ratios))
+    assert result["seed_correlation"] == pytest.approx(stats.pearsonr(arm, baseline).statistic)
+
+
+@pytest.mark.parametrize(
+    ("mean", "excludes_zero", "excludes_published_gain"),
+    [(0.0, False, True), (0.25, True, True), (0.30, True, False), (-0.4, True, True)],
+)
+def test_two_questions_are_answered_from_one_interval(mean, excludes_zero, excludes_published_gain):
+    # ten differences with s = 0.15: the interval reaches 0.107 to either side
+    spread = np.array([1, -1] * 5) * 0.15 * math.sqrt(9 / 10)
+    result = statistics.paired_comparison(*accuracies(mean + spread))
+    assert np.ptp(result["seed_interval_pp"]) == pytest.approx(2 * 0.1073, abs=1e-4)
+    assert result["excludes_zero"] is excludes_zero
+    assert result["excludes_published_gain"] is excludes_published_gain
+
+
+@pytest.mark.parametrize("points", [[], [0.3], [0.1, 0.1, 0.1]])
+def test_what_the_pairs_cannot_support_is_none(points):
+    result = statistics.paired_comparison(*accuracies(points))
+    unsupported = ("seed_interval_pp", "p_value", "tost_p", "sign_flip_p", "excludes_zero", "excludes_published_gain")
+    assert all(result[name] is None for name in unsupported)
+    assert result["n_pairs"] == len(points)
+    assert result["difference_pp"] == (pytest.approx(np.mean(points)) if points else None)
+    json.dumps(result, allow_nan=False)
+
+
+def test_runs_without_errors_have_no_ratio_of_errors():
+    result = statistics.paired_comparison([1.0, 0.9], [0.8, 0.9])
+    assert result["log_error_ratio"] is result["log_error_ratio_interval"] is None
+    assert result["difference_pp"] == pytest.approx(10)
+
+
+@pytest.mark.parametrize("compare", [statistics.paired_comparison, statistics.crossed_interval])
+def test_different_shapes_are_refused(compare):
+    with pytest.raises(ValueError, match="cannot be paired"):
+        compare(np.ones((3, 4)), np.ones((3, 1)))
+
+
+def flips_one_by_one(differences):
+    """Share of all sign flips with a sum at least as far from zero, counted one by one."""
+    flips = itertools.product((1, -1), repeat=len(differences))
+    sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in flips]
+    return np.mean(np.array(sums) >= abs(sum(differences)) - 1e-9)
+
+
+@pytest.mark.parametrize("n", [6, 7, 8, 11])
+@pytest.mark.parametrize("shift", [0.0, 0.2, 1.0])
+def test_sign_flips_equal_all_flips_counted_one_by_one(n, shift):
+    differences = np.random.default_rng(n).normal(shift, 0.3, n)
+    assert statistics.sign_flip_p(differences) == pytest.approx(flips_one_by_one(differences))
+
+
+@pytest.mark.parametrize(
+    "images", [[34, -23, 36, 23, 15, 1], [1] * 6, [5, -5, 3, -3, 2, 0], [7, 7, -7, 14, 21, 0, 0], [3, -3, 0, 0, 1, -1]]
+)
+def test_flips_that_tie_count_whatever_rounding_does_to_the_accuracies(images):
+    baseline = np.full(len(images), 0.9123)
+    result = statistics.paired_comparison(baseline + np.array(images) / 10_000, baseline)
+    assert result["sign_flip_p"] == flips_one_by_one(images)
+
+
+def test_sign_flips_are_exact_for_many_pairs_and_not_given_where_they_cannot_be_small():
+    assert statistics.sign_flip_p(np.linspace(0.5, 1.5, 30)) == 2 / 2**30
+    assert statistics.sign_flip_p(np.ones(6)) == 2 / 64 < 0.05
+    assert statistics.sign_flip_p(np.ones(5)) is statistics.sign_flip_p(np.ones(41)) is None
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.25, 1.0])
+@pytest.mark.parametrize("mean", [-0.2, 0.0, 0.1])
+def test_tost_agrees_with_statsmodels(margin, mean):
+    differences = np.random.default_rng(0).normal(mean, 0.2, 12)
+    expected = ttost_paired(differences, np.zeros(12), -margin, margin)[0]
+    assert statistics.equivalence_p(differences, margin) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10, 20])
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
+def test_detectable_difference_is_that_of_statsmodels(n, power):
+    effect = TTestPower().solve_power(nobs=n, alpha=0.05, power=power)
+    assert statistics.detectable_difference(0.4, n, power) == pytest.approx(0.4 * effect, rel=1e-4)
+
+
+def simulated_correctness(generator, n, images, seed_spread, image_spread):
+    """Correctness (n, images) of two arms of equal true accuracy over new seeds and new images.
+
+    Each run is right with probability 0.9, ± image_spread on each image for each arm and shifted for each run.
+    """
+    arms = []
+    for _ in range(2):
+        probabilities = 0.9 + image_spread * generator.choice([-1, 1], images)
+        shifts = generator.normal(0, seed_spread, (n, 1)) if seed_spread else 0
+        arms.append(generator.random((n, images), dtype=np.float32) < np.clip(probabilities + shifts, 0, 1))
+    return arms
+
+
+def test_crossed_interval_uses_the_mean_squares_of_a_two_way_analysis_of_variance():
+    generator = np.random.default_rng(0)
+    arm = generator.random((4, 9)) < np.add.outer([0.9, 0.3, 0.8, 0.5], [0.4, -0.4, 0.3] * 3)
+    baseline = generator.random((4, 9)) < 0.2
+    differences = 100.0 * (arm.astype(int) - baseline)
+    table = pd.DataFrame(differences).rename_axis("seed").reset_index().melt("seed", var_name="image")
+    squares = anova_lm(ols("value ~ C(seed) + C(image)", table.astype(float)).fit())["mean_sq"]
+    signed = squares * [1, 1, -1]
+    assert signed.sum() > squares.iloc[:2].max()  # no component is estimated below 0
+    freedom = signed.sum() ** 2 / (squares**2 / [3, 8, 24]).sum()
+    half_width = stats.t.ppf(0.975, freedom) * math.sqrt(signed.sum() / 36)
+    mean = differences.mean()
+    assert statistics.crossed_interval(arm, baseline) == pytest.approx([mean - half_width, mean + half_width])
+
+
+def test_crossed_interval_of_runs_or_images_that_are_alike_is_the_interval_over_the_others():
+    arm, baseline = np.random.default_rng(0).random((2, 30)) < [[0.7], [0.5]]
+    interval = statistics.mean_interval(100.0 * (arm.astype(int) - baseline))
+    alike = [
+        [np.tile(each, (6, 1)) for each in (arm, baseline)],
+        [np.tile(each[:, None], 50) for each in (arm, baseline)],
+    ]
+    for pair in alike:
+        assert statistics.crossed_interval(*pair) == pytest.approx(interval)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (1, 5), (3, 1), (3, 5)])
+def test_crossed_interval_needs_two_seeds_two_images_and_some_spread(shape):
+    assert statistics.crossed_interval(np.ones(shape, bool), np.zeros(shape, bool)) is None
+
+
+@pytest.mark.parametrize(("n", "seed_spread", "image_spread"), [(3, 0.05, 0.0), (5, 0.02, 0.1), (10, 0.05, 0.1)])
+def test_crossed_interval_covers_for_new_seeds_and_new_images(n, seed_spread, image_spread):
+    generator, studies, covered = np.random.default_rng(n), 400, 0
+    for _ in range(studies):
+        low, high = statistics.crossed_interval(*simulated_correctness(generator, n, 200, seed_spread, image_spread))
+        covered += low <= 0 <= high
+    assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / studies) < covered / studies < 0.995
+
+
+def test_holm_by_hand_and_as_statsmodels():
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    for p_values in np.random.default_rng(0).uniform(0, 0.3, (5, 5)):
+        assert statistics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_a_missing_test_belongs_to_the_family_and_stays_missing():
+    assert statistics.holm([None, 0.01, None, 0.2]) == [None, pytest.approx(0.04), None, pytest.approx(0.6)]
+    assert statistics.holm([None]) == [None] and statistics.holm([]) == []
+
+
+def test_a_contrast_of_two_cells_is_welchs_test():
+    full, quarter = np.random.default_rng(0).normal([0.1, 0.3], [0.2, 0.5], (12, 2)).T
+    result = statistics.contrast_of_cells([full[:7], quarter], [1, -1])
+    full, welch = full[:7], stats.ttest_ind(full[:7], quarter, equal_var=False)
+    assert result["estimate"] == pytest.approx(full.mean() - quarter.mean())
+    assert (result["p_value"], result["df"]) == (pytest.approx(welch.pvalue), pytest.approx(welch.df))
+    assert result["interval"] == pytest.approx(list(welch.confidence_interval()))
+
+
+def test_slope_is_the_least_squares_line_through_the_means():
+    x = np.log2([2, 4, 8, 16, 32])
+    cells = [np.random.default_rng(i).normal(0.3 - 0.05 * x[i], 0.2, n) for i, n in enumerate((10, 10, 20, 10, 5))]
+    means = [cell.mean() for cell in cells]
+    result = statistics.contrast_of_cells(cells, statistics.slope_weights(x))
+    assert result["estimate"] == pytest.approx(stats.linregress(x, means).slope)
+    # Σ (x − 3) mean / 10, with the variances of the means weighted alike
+    weights = (x - 3) / 10
+    variances = [weights[i] ** 2 * np.var(cell, ddof=1) / len(cell) for i, cell in enumerate(cells)]
+    df = sum(variances) ** 2 / sum(v**2 / (len(cell) - 1) for v, cell in zip(variances, cells, strict=True))
+    assert result["estimate"] == pytest.approx(np.dot(weights, means))
+    assert result["df"] == pytest.approx(df)
+    half_width = stats.t.ppf(0.975, df) * math.sqrt(sum(variances))
+    assert np.ptp(result["interval"]) == pytest.approx(2 * half_width)
+    assert result["p_value"] == pytest.approx(2 * stats.t.sf(abs(result["estimate"]) / math.sqrt(sum(variances)), df))
+
+
+def test_cells_without_spread_support_an_estimate_alone():
+    for cells in ([[0.1], [0.2, 0.3]], [[0.1, 0.1], [0.3, 0.3]]):
+        result = statistics.contrast_of_cells(cells, [1, -1])
+        assert result.pop("estimate") == pytest.approx(np.mean(cells[0]) - np.mean(cells[1]))
+        assert set(result.values()) == {None}
+
+
+def test_brier_score_and_log_likelihood_by_hand():
+    logits, labels = np.log([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.25, 0.25, 0.5]]) + 3, np.array([0, 2, 2])
+    distances = [0.3**2 + 0.2**2 + 0.1**2, 0.1**2 + 0.5**2 + 0.6**2, 0.25**2 + 0.25**2 + 0.5**2]
+    assert statistics.brier(logits, labels) == pytest.approx(np.mean(distances))
+    assert statistics.nll(logits, labels) == pytest.approx(-(math.log(0.7) + math.log(0.4) + math.log(0.5)) / 3)
+
+
+def test_scores_of_half_precision_logits_are_computed_in_double_precision():
+    logits, labels = random_logits(300, 10, scale=3).astype(np.float16), np.arange(300) % 10
+    probabilities = np.exp(logits.astype(float))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    assert statistics.nll(logits, labels) == pytest.approx(log_loss(labels, probabilities), rel=1e-12)
+    one_hot = np.eye(10)[labels]
+    assert statistics.brier(logits, labels) == pytest.approx(((probabilities - one_hot) ** 2).sum() / 300, rel=1e-12)
+    assert statistics.nll(np.array([[6e4, -6e4]], np.float16), np.array([1])) == pytest.approx(2 * 59_999, rel=1e-3)
+
+
+def test_reliability_by_hand():
+    confidence = np.array([0.6, 0.6, 0.75, 0.9])  # an edge belongs to the bin below
+    logits = np.log(np.stack([confidence, 1 - confidence], axis=1))
+    table = statistics.reliability(logits, np.array([0, 1, 0, 0]), bins=4)
+    assert table["share"].tolist() == [0, 0, 0.75, 0.25]
+    assert table["accuracy"].tolist()[2:] == pytest.approx([2 / 3, 1])
+    assert table["confidence"].tolist()[2:] == pytest.approx([0.65, 0.9])
+    assert table.iloc[:2][["accuracy", "confidence"]].isna().all(axis=None)
+
+
+def test_calibration_error_sums_over_bins():
+    logits, labels, expected = random_logits(500, 5), np.arange(500) % 5, 0
+    probabilities = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(1, keepdims=True)
+    confidence, hit = probabilities.max(1), probabilities.argmax(1) == labels
+    for low in np.arange(15) / 15:
+        members = (confidence > low) & (confidence <= low + 1 / 15)
+        expected += abs(hit[members].sum() - confidence[members].sum()) / 500
+    assert statistics.expected_calibration_error(logits, labels) == pytest.approx(expected)
+    runs = np.stack([logits, logits])
+    pd.testing.assert_frame_equal(statistics.reliability(runs, labels), statistics.reliability(logits, labels))
+
+
+def test_confusions_and_recalls_agree_with_scikit_learn():
+    labels, *predictions = np.random.default_rng(0).integers(0, 5, (4, 200))
+    pooled = confusion_matrix(np.tile(labels, 3), np.concatenate(predictions), normalize="true")
+    np.testing.assert_allclose(statistics.confusion_percent(np.array(predictions), labels, 5), 100 * pooled)
+    one = confusion_matrix(labels, predictions[0], normalize="true")
+    np.testing.assert_allclose(statistics.confusion_percent(predictions[0], labels, 5), 100 * one)
+    recalls = [100 * recall_score(labels, each, average=None) for each in predictions]
+    np.testing.assert_allclose(statistics.recall_percent(predictions, labels, 5), recalls)
+
+
+def test_labels_of_few_bits_and_classes_without_images():
+    matrix = statistics.confusion_percent(np.array([0, 9, 9], np.int64), np.array([0, 9, 0], np.uint8), 10)
+    assert matrix[0, 0] == matrix[0, 9] == 50 and matrix[9, 9] == 100 and matrix.sum() == 200

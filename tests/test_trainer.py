@@ -1,0 +1,133 @@
+import copy
+import math
+import shutil
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from lib.files import StudyError
+from lib.train import trainer as module
+from lib.train.augment import Normalise, crop_and_flip, pad, plan_epoch
+from lib.train.models import build_model
+from lib.train.trainer import DivergedError, Speedups, Trainer
+
+CPU = torch.device("cpu")
+normalise = Normalise()
+
+
+@pytest.fixture
+def make_trainer(make_config, dataset):
+    """Builds a trainer of the tiny run on the first so many images."""
+
+    def make(images=96, precision="fp32", **changes):
+        config = make_config(**changes)
+        arrays = dataset.train_images[:images], dataset.train_labels[:images]
+        return Trainer(config, build_model(config, 10), *arrays, CPU, precision)
+
+    return make
+
+
+def test_learning_rate_worked_examples():
+    decay = {0: 0.01, 9: 0.1, 10: 0.1, 40: 0.075, 55: 0.05, 100: 0.0}
+    for warmup, rates in {10: decay, 0: {0: 0.1}, 100: {99: 0.1}, 2.5: {2: 0.1}}.items():  # in steps, of 100
+        assert {step: module.learning_rate_at(step, 100, warmup, 0.1) for step in rates} == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_updates_equal_nesterov_momentum_and_weight_decay_by_hand(make_trainer, dataset, momentum):
+    trainer = make_trainer(momentum=momentum, weight_decay=0.01, learning_rate=0.05, epochs=2)
+    model = copy.deepcopy(trainer.model)
+    velocities = [torch.zeros_like(parameter) for parameter in model.parameters()]
+    plan, losses = plan_epoch(trainer.config, 0, 96), []
+    padded, labels = pad(torch.from_numpy(dataset.train_images), 4), torch.from_numpy(dataset.train_labels).long()
+    for step, rate in enumerate([0.05 / 3, 0.1 / 3, 0.05]):
+        images = normalise(crop_and_flip(padded, *plan.step(step)))
+        loss = functional.cross_entropy(model(images), labels[plan.order[step]])
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        losses.append(loss.item())
+        with torch.no_grad():
+            for parameter, gradient, velocity in zip(model.parameters(), gradients, velocities, strict=True):
+                decayed = gradient + 0.01 * parameter  # every parameter: weights, batch norms and gates alike
+                velocity.mul_(momentum).add_(decayed)
+                parameter -= rate * (decayed + momentum * velocity)
+    row = trainer.train_epoch()
+    assert row["train_loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
+    assert row["learning_rate"] == pytest.approx(0.05)
+    for (name, mine), expected in zip(trainer.model.named_parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_loss_falls_and_the_rows_tell_epochs_images_and_learning_rates(make_trainer):
+    easy = {"architecture": "resnet18", "crop_padding": 0, "horizontal_flip": False}
+    trainer = make_trainer(images=100, epochs=8, learning_rate=0.05, **easy)
+    rows = [trainer.train_epoch() for _ in range(8)]
+    assert [row["epoch"] for row in rows] == list(range(1, 9))
+    assert rows[-1]["train_loss"] < 0.7 * rows[0]["train_loss"]
+    assert rows[-1]["train_accuracy"] > rows[0]["train_accuracy"]
+    assert rows[0]["images_per_second"] * rows[0]["train_seconds"] == pytest.approx(96)
+    cosines = [math.cos(math.pi * step / 21) for step in range(2, 21, 3)]  # at the last of three steps an epoch
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.05, *(0.025 * (1 + each) for each in cosines)])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_trains_nearly_alike_and_predicts_in_fp32(make_trainer, dataset, precision):
+    exact, other = (make_trainer(images=32, precision=name, epochs=1) for name in ("fp32", precision))
+    np.testing.assert_array_equal(other.predict(dataset.test_images), exact.predict(dataset.test_images))
+    losses = [trainer.train_epoch()["train_loss"] for trainer in (exact, other)]
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert other.predict(dataset.test_images).dtype == np.float32
+
+
+def test_fp16_that_overflows_at_first_leaves_the_network_as_it_was(make_trainer):
+    trainer = make_trainer(images=64, precision="fp16")
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer.train_epoch()
+    assert trainer.scaler.get_scale() == 2.0**58
+    assert all(torch.equal(one, other) for one, other in zip(trainer.model.parameters(), before, strict=True))
+
+
+def test_what_cannot_be_trained_is_told_in_one_line(make_trainer):
+    with pytest.raises(StudyError, match="batch_size = 32 is larger than the 31 training images"):
+        make_trainer(images=31)
+    trainer = make_trainer()
+    trainer.model.fc.bias.data[0] = math.nan
+    with pytest.raises(DivergedError, match="the training loss is nan in epoch 1: .*learning_rate"):
+        trainer.train_epoch()
+
+
+@pytest.mark.parametrize(
+    ("capability", "compiler", "precision", "compiled", "graph"),
+    [
+        ((9, 0), "cc", "bf16", True, True),
+        ((7, 5), "cc", "fp16", True, False),  # the loss scaling of fp16 asks the host
+        ((6, 1), "cc", "fp32", False, True),  # Triton does not serve Pascal
+        ((8, 0), None, "bf16", False, True),
+    ],
+)
+def test_a_device_is_used_as_it_works_best(capability, compiler, precision, compiled, graph, monkeypatch):
+    for bf16, best in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda bf16=bf16: bf16)
+        assert (module.choose_device(), module.choose_precision(CPU)) == (CPU, best)
+        assert module.choose_speedups(CPU, best) == Speedups(True, True, False, False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(shutil, "which", lambda name: compiler)
+    gpu = module.choose_device()
+    assert (gpu.type, module.choose_precision(gpu)) == ("cuda", precision)
+    assert module.choose_speedups(gpu, precision) == Speedups(True, graph, compiled, graph)
+
+
+def test_steps_are_called_three_times_then_captured_once_and_replayed(monkeypatch):
+    cuda, calls = MagicMock(), []
+    monkeypatch.setattr(module.torch, "cuda", cuda)
+    cuda.stream.return_value.__enter__.side_effect = lambda: calls.append("side stream")
+    cuda.graph.return_value.__enter__.side_effect = lambda: calls.append("capture")
+    cuda.CUDAGraph.return_value.replay.side_effect = lambda: calls.append("replay")
+    replayed = module.Replayed(lambda: calls.append("step"))
+    for _ in range(6):
+        replayed()
+    assert calls == ["side stream", "step"] * 3 + ["capture", "step"] + ["replay"] * 3
