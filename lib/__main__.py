@@ -106,7 +106,7 @@ def _analyse(study, name):
 
     print("analysis …")
     folder = outputs_folder(study.name)
-    execute("analysis", folder / "notebooks", {"study": name})
+    execute("analysis", folder, {"study": name})
     page = write_pages(study, name)
     print(f"results: {shown(folder / 'results.json')}; to read: {shown(page)}")
     if study.name == "paper" and not os.environ.get("STUDY_OUTPUTS"):
@@ -126,7 +126,7 @@ def _benchmark():
     folder = benchmark_folder(choose_device())
     page = folder / "benchmark.html"
     with lock(outputs_folder("benchmark"), "the benchmark"):
-        print("benchmark, about ten minutes on a CPU; leave the machine alone …")
+        print("benchmark, about four minutes on a CPU; leave the machine alone …")
         notebook_to_html(execute("benchmark", folder, {}), page, "Benchmark of the training")
     print(f"to read: {shown(page)}")
     return 0

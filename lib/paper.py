@@ -13,10 +13,12 @@ from lib.files import REPORT, StudyError, atomic_write, outputs_folder, read_jso
 
 PAGE_LIMIT, OVERFULL_LIMIT_PT = 4, 2
 INSTALL = "install TeX Live, on Debian or Ubuntu texlive-latex-recommended texlive-fonts-recommended latexmk"
-# No dates, no trailer identifier, and no names of included files: what would make equal input give unequal PDFs.
-REPRODUCIBLE = r"\pdfinfoomitdate=1 \pdftrailerid{}\pdfsuppressptexinfo=-1 "
 LATEXMK = ("latexmk", "-norc", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error")
-LATEXMK += ("-latexoption=-no-shell-escape", "-usepretex", f"-pretex={REPRODUCIBLE}")
+# no dates, no trailer identifier, and no names of included files: what would make equal input give unequal PDFs
+LATEXMK += ("-usepretex", r"-pretex=\pdfinfoomitdate=1 \pdftrailerid{}\pdfsuppressptexinfo=-1 ")
+LATEXMK += ("-latexoption=-no-shell-escape", "paper.tex")
+# a \today that does not depend on the day, and one line (in characters) for each message of the log
+ENVIRONMENT = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "max_print_line": "10000"}
 
 
 class MissingTeXError(StudyError):
@@ -57,12 +59,12 @@ def write_numbers(path, numbers, results, text):
     used = set(re.findall(r"\\([A-Za-z]+)", text))
     if absent := [name for name, value in values.items() if value is None and name in used]:
         raise StudyError(f"paper.tex uses \\{absent[0]}, a number that results.json does not have yet: take it out")
-    lines = ["% written by lib/paper.py from results.json\n"]
+    macros = "% written by lib/paper.py from results.json\n"
     for name, value in values.items():
         if value is not None:
             number = numbers[name][0].format(value).replace("%", r"\,\%").replace("-", "$-$")
-            lines.append(f"\\newcommand{{\\{name}}}{{{number}}}\n")
-    atomic_write(path, lambda file: file.write("".join(lines).encode()))
+            macros += f"\\newcommand{{\\{name}}}{{{number}}}\n"
+    atomic_write(path, lambda file: file.write(macros.encode()))
 
 
 def check_claims(claims, results, text):
@@ -85,7 +87,9 @@ def typeset(report_folder):
         raise MissingTeXError(f"the paper's PDF needs latexmk, pdflatex and bibtex: {INSTALL}")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        latexmk = run_latexmk(report_folder, folder)
+        output = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        environment, command = os.environ | ENVIRONMENT, [*LATEXMK, f"-outdir={folder}"]
+        latexmk = subprocess.run(command, cwd=report_folder, env=environment, errors="replace", **output)
         log = "".join(path.read_text(errors="replace") for path in sorted(folder.glob("paper.[bl]?g")))
         if latexmk.returncode:
             raise StudyError(f"paper.tex cannot be built: {first_error(log, latexmk.stdout)}")
@@ -95,18 +99,6 @@ def typeset(report_folder):
         pdf = (folder / "paper.pdf").read_bytes()
     atomic_write(report_folder / "paper.pdf", lambda file: file.write(pdf))
     return pages
-
-
-def run_latexmk(report_folder, folder):
-    """Run latexmk where paper.tex is, with all that it writes in `folder`; returns the finished process."""
-    environment = os.environ | {
-        "SOURCE_DATE_EPOCH": "0",  # seconds; with the next one \today does not depend on the day either
-        "FORCE_SOURCE_DATE": "1",
-        "max_print_line": "10000",  # characters: a message of the log stays on one line
-    }
-    output = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    command = [*LATEXMK, f"-outdir={folder}", "paper.tex"]
-    return subprocess.run(command, cwd=report_folder, env=environment, errors="replace", **output)
 
 
 def first_error(log, output):
@@ -120,7 +112,7 @@ def first_error(log, output):
         return f"{Path(error[3]).name} line {error[2]}: {error[1]}"
     if missing := re.search(r"don't find the following files:\s+(.+)$", output, re.MULTILINE):
         return f"{missing[1]} is not there"
-    return output.strip().rpartition("\n")[2] or "latexmk failed without a word"
+    return output.strip().rpartition("\n")[2]
 
 
 def layout_fault(log, pages):

@@ -73,19 +73,14 @@ def save_arrays(path, **arrays):
     atomic_write(path, lambda file: np.savez_compressed(file, **arrays))
 
 
-def load_arrays(path, *names):
-    """The named arrays of such an archive, in this order; raises StudyError for a missing or damaged file."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return [stored[name] for name in names]
-    except Exception as error:  # noqa: BLE001 zip, zlib, value and system errors all mean the same here
-        raise _damaged(path, error) from None
-
-
 def load_logits(folder):
     """Logits float32 (N, classes) and labels int64 (N,) of a run; raises StudyError for a missing or damaged file."""
-    logits, labels = load_arrays(folder / "test_logits.npz", "logits", "labels")
-    return logits.astype(np.float32), labels.astype(np.int64)
+    path = folder / "test_logits.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return stored["logits"].astype(np.float32), stored["labels"].astype(np.int64)
+    except Exception as error:  # noqa: BLE001 zip, zlib, value and system errors all mean the same here
+        raise _damaged(path, error) from None
 
 
 def load_table(folder, name):

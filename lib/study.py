@@ -215,15 +215,15 @@ def load_study(name):
             raise StudyError(f"there is no study file {shown(path)}{suggestion(path.stem, study_names())}")
         with path.open("rb") as content:
             file = StudyFile.model_validate(yaml.load(content, _Loader) or {})
-        trials = dict(_tuning_configs(file)) if file.tuning else {}
+        trials = dict(_tuning(file)) if file.tuning else {}
         scores = _tuning_scores(path.stem, trials) if trials else None
         winners = _winners(file, scores) if trials and len(scores) == len(trials) else None
         staged = _staged(file, winners or {})
     except (ValueError, yaml.YAMLError, OSError) as error:
         raise StudyError(f"{shown(path)}: {_problem(error)}") from None
     awaiting = staged if trials and winners is None else ()
-    runs = (*trials.values(), *(() if awaiting else staged))
-    follows = {"runs": runs, "awaiting": awaiting, "tuning_scores": scores, "winners": winners}
+    follows = {"runs": (*trials, *(() if awaiting else staged)), "awaiting": awaiting}
+    follows |= {"tuning_scores": scores, "winners": winners}
     follows["planned_pairs"] = file.stop.primary_pairs if file.stop else file.shared_seeds
     return Study(name=path.stem, **dict(file), **dict(file.primary), **follows)
 
@@ -273,13 +273,13 @@ def _staged(file, winners):
     return tuple(runs.values())
 
 
-def _tuning_configs(file):
-    """((tuned arm, index of the cell, seed), RunConfig) of each run of the tuning, arms taking turns."""
+def _tuning(file):
+    """(RunConfig, what it tries: tuned arm and index of its cell) of each run of the tuning, arms taking turns."""
     tuning = file.tuning
     for seed, (index, cell), arm in itertools.product(tuning.seeds, enumerate(tuning.cells), tuning.arms):
         name = SEPARATOR.join(["tuning", arm, *(f"{setting}_{value}" for setting, value in cell.items())])
         settings = tuning.settings | cell | {"validation_images": tuning.validation_images}
-        yield (arm, index, seed), _config(file, arm, name, seed, settings)
+        yield _config(file, arm, name, seed, settings), {"tuned": arm, "cell": index}
 
 
 def _config(file, arm, name, seed, settings):
@@ -288,10 +288,8 @@ def _config(file, arm, name, seed, settings):
 
 
 def _tuning_scores(study_name, trials):
-    rows = []
-    for (arm, cell, seed), config in trials.items():
-        if summary := read_summary(run_folder(study_name, config.arm, seed), config):
-            rows.append({"tuned": arm, "cell": cell, **summary, **config.to_dict()})
+    found = {config: read_summary(run_folder(study_name, config.arm, config.seed), config) for config in trials}
+    rows = [trials[config] | config.to_dict() | summary for config, summary in found.items() if summary]
     return pd.DataFrame(rows, columns=["tuned", "cell", *RunConfig.model_fields, "val_accuracy", "val_loss"])
 
 

@@ -5,14 +5,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.text import Text
 
 from lib.analyse import figures
 from lib.study import load_study
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.filterwarnings("error")
-CLASSES = ("automobile", "cat", "dog")
 
 
 @pytest.fixture(autouse=True)
@@ -34,20 +32,6 @@ def make_metrics(arms, epochs):
     return metrics.assign(train_loss=metrics["seed"] + metrics["epoch"], train_accuracy=0.5)
 
 
-def points(axis, marker):
-    return [line.get_xydata().tolist() for line in axis.lines if line.get_marker() == marker]
-
-
-def assert_readable(figure):
-    """At the size of print everything lies on the page, and no text is too small."""
-    figure.canvas.draw()
-    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
-    assert min(text.get_fontsize() for text in texts) >= 6
-    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    assert width <= figures.PAGE
-    assert min(box.x0, box.y0) > -0.01 and box.x1 < width + 0.01 and box.y1 < height + 0.01
-
-
 def test_the_users_own_settings_change_nothing():
     plt.rcParams.update({"text.usetex": True, "lines.linewidth": 9, "axes.grid": True})
     figures.use_style()
@@ -61,17 +45,14 @@ def test_every_arm_of_the_paper_has_a_name_and_a_look_of_its_own_in_any_company(
         assert len({style[part] for style in styles.values()}) == len(arms)
     assert all(figures.arm_styles(["other", arm])[arm] == styles[arm] for arm in arms)
     assert len({figures.arm_name(arm) for arm in arms}) == len(arms)
+    colors = {style["color"] for style in figures.arm_styles([*arms, "new_net", "newer_net"]).values()}
+    assert len(colors) == len(arms) + 2
 
 
-def test_unknown_arms_get_looks_that_differ():
-    styles = figures.arm_styles([*figures.ARMS, "new_net", "newer_net"])
-    assert len({style["color"] for style in styles.values()}) == len(styles)
-
-
-def test_variants_keep_the_colour_of_their_arm_and_get_a_line_of_their_own():
-    styles = figures.arm_styles(["se_resnet18", "se_resnet18__half_width", "se_resnet18__quarter_width"])
-    assert len({style["color"] for style in styles.values()}) == 1
-    assert len({str(style["linestyle"]) for style in styles.values()}) == 3
+@pytest.mark.parametrize("arm", ["se_resnet18", "new_net"])
+def test_variants_keep_the_colour_of_their_arm_and_get_a_line_of_their_own(arm):
+    styles = figures.arm_styles([arm, f"{arm}__half_width", f"{arm}__quarter_width"]).values()
+    assert len({style["color"] for style in styles}) == 1 and len({str(style["linestyle"]) for style in styles}) == 3
 
 
 def test_variants_are_named_in_words_and_once_in_a_difference():
@@ -100,28 +81,25 @@ def test_a_forest_shows_means_intervals_and_texts(differences):
     assert [line[:, 0].tolist() for line in lines.get_segments() if len(line)] == [[-0.1, 0.3]]
     assert [text.get_text() for text in axis.texts] == ["pairs", "10", "1"]
     assert [line.get_xdata()[0] for line in axis.lines] == [0, 0.39]
-    assert_readable(figure)
-    assert_readable(figures.forest(differences[:1], ["pairs"]))
 
 
 def test_learning_curves_show_every_run_and_the_mean_of_each_arm():
-    figure = figures.learning_curves(make_metrics(("resnet18", "se_resnet18"), 3))
-    loss, accuracy = figure.axes
+    loss, accuracy = figures.learning_curves(make_metrics(("resnet18", "se_resnet18"), 3)).axes
     assert [line.get_ydata().tolist() for line in loss.lines[:3]] == [[1, 2, 3], [2, 3, 4], [1.5, 2.5, 3.5]]
     assert len(loss.lines) == 6 and loss.lines[2].get_linewidth() > 2 * loss.lines[0].get_linewidth()
     assert accuracy.lines[0].get_ydata()[0] == 50  # percent
-    assert_readable(figure)
 
 
 def test_a_single_epoch_is_a_point():
     loss = figures.learning_curves(make_metrics(["resnet18"], 1)).axes[0]
-    assert points(loss, "o") == [[[1, 1]], [[1, 2]], [[1, 1.5]]]
+    points = [line.get_xydata().tolist() for line in loss.lines if line.get_marker() == "o"]
+    assert points == [[[1, 1]], [[1, 2]], [[1, 1.5]]]
 
 
 def test_confusions_show_errors_and_leave_zeros_empty():
     matrix = np.array([[90.0, 10.0, 0.0], [0.0, 100.0, 0.0], [0.0, 0.34, 99.66]])
-    figure = figures.confusion_matrices([("a", matrix, False), ("change", matrix - 91.2, True)], CLASSES)
-    plain, change = figure.axes
+    panels = [("a", matrix, False), ("change", matrix - 91.2, True)]
+    plain, change = figures.confusion_matrices(panels, ("automobile", "cat", "dog")).axes
     assert [text.get_text() for text in plain.texts] == ["90", "10", "100", ".3", "100"]
     assert [text.get_text() for text in change.texts][:2] == ["−1.2", "−81"]
     assert plain.images[0].get_array().max() == 10  # the diagonal does not drown the errors
@@ -129,15 +107,8 @@ def test_confusions_show_errors_and_leave_zeros_empty():
     assert low == -high
 
 
-def test_ten_classes_fit_on_the_page():
-    matrix = np.full((10, 10), 0.4) + 95 * np.eye(10)
-    panels = [("a", matrix, False), ("change", np.full((10, 10), -0.4), True)]
-    assert_readable(figures.confusion_matrices(panels, ["automobile"] * 10))
-
-
 def test_images_stand_in_order_under_their_titles():
     images = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.ones((32, 32, 3), np.uint8)
     figure = figures.image_grid(images, ["automobile\n10 → 90 %"] * 12)
     assert [axis.images[0].get_array().max() for axis in figure.axes[:12]] == list(range(12))
     assert not figure.axes[12].images
-    assert_readable(figure)

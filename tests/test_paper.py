@@ -5,7 +5,6 @@ import json
 import re
 import runpy
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -30,11 +29,7 @@ OLD_PDF = b"the last good one"
 DOCUMENT = r"\documentclass{article}\usepackage{iclrstyle,times}\begin{document}\input{numbers}%s\end{document}"
 
 
-def needs(*programs):
-    return pytest.mark.skipif(not all(map(shutil.which, programs)), reason=f"not installed: one of {programs}")
-
-
-needs_tex = needs("latexmk", "pdflatex", "bibtex")
+needs_tex = pytest.mark.skipif(not all(map(shutil.which, ("latexmk", "pdflatex", "bibtex"))), reason="no TeX")
 
 
 def changed(**primary):
@@ -52,6 +47,7 @@ BREAKING = [
     ("The primary comparison is not complete", changed(difference_pp=0.1)),
     ("No decision to stop early", changed(planned_pairs=8)),
     ("All runs read the official", RESULTS | {"data_source": "digits"}),
+    ("All runs read the official", {name: value for name, value in RESULTS.items() if name != "data_source"}),
     ("All runs read the official", RESULTS | {"data_fingerprint": "0" * 64}),
     ("All runs read the official", deviating("diverged and excluded")),
     ("The plan, ", deviating("preregistered after the first primary run")),
@@ -106,22 +102,15 @@ def fault_of(make, report, results=RESULTS):
 
 
 def test_every_claim_holds_of_results_that_the_paper_is_about():
-    assert len(CLAIMS) >= 3
-    assert all(holds(RESULTS) for _, holds in CLAIMS)
+    assert CLAIMS and all(holds(RESULTS) for _, holds in CLAIMS)
 
 
-@pytest.mark.parametrize("sentence, holds", CLAIMS, ids=lambda value: value[:40] if isinstance(value, str) else "")
-def test_a_claim_made_false_stops_the_build_and_is_named(sentence, holds, make, report):
+@pytest.mark.parametrize("sentence", [sentence for sentence, _ in CLAIMS], ids=lambda sentence: sentence[:40])
+def test_a_claim_made_false_stops_the_build_and_is_named(sentence, make, report):
     breaking = [results for start, results in BREAKING if sentence.startswith(start)]
     assert breaking, "name results that make this claim false"
     for results in breaking:
-        assert not holds(results)
         assert fault_of(make, report, results) == f'claim no longer holds: "{sentence}"'
-
-
-def test_a_claim_about_what_the_results_do_not_have_does_not_hold(make, report):
-    results = {name: value for name, value in RESULTS.items() if name != "data_source"}
-    assert fault_of(make, report, results).startswith("claim no longer holds")
 
 
 @pytest.mark.parametrize("body", ["Another sentence.", "% SE helps\n", r"Whether SE\ helps"])
@@ -167,8 +156,7 @@ def test_without_tex_the_numbers_are_written_and_the_error_is_one_of_its_own(mak
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MissingTeXError, match="install"):
         make()
-    assert numbers_of(report)["PlannedPairs"] == "10"
-    assert (report / "paper.pdf").read_bytes() == OLD_PDF
+    assert numbers_of(report)["PlannedPairs"] == "10" and (report / "paper.pdf").read_bytes() == OLD_PDF
 
 
 @needs_tex
@@ -210,16 +198,6 @@ def test_official_files_beside_the_paper_take_the_place_of_ours(make, report):
     stand_in = r"\ProvidesPackage{iclr2019_conference}\RequirePackage{natbib}\let\bibsep\parskip\stop"
     (report / "iclr2019_conference.sty").write_text(stand_in, encoding="utf-8")
     fault_of(make, report)
-
-
-@needs_tex
-@needs("pdfinfo", "pdftotext")
-def test_our_style_prints_an_anonymous_submission_on_letter_paper(make, report):
-    make()
-    information = subprocess.run(["pdfinfo", report / "paper.pdf"], capture_output=True, text=True, check=True).stdout
-    assert "612 x 792 pts" in information
-    text = subprocess.run(["pdftotext", report / "paper.pdf", "-"], capture_output=True, text=True, check=True).stdout
-    assert "Under review as a conference paper at ICLR 2019" in text and "Anonymous authors" in text
 
 
 def test_the_committed_paper_agrees_with_the_committed_results(report):

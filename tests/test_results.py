@@ -27,7 +27,7 @@ def test_a_row_holds_settings_summary_and_machine(study):
     make_study(study, only=has("se_resnet18__quarter_width", seeds=[3]))
     (row,) = results.load_runs(study).to_dict("records")
     assert (row["arm"], row["seed"], row["width"], row["epochs"]) == ("se_resnet18__quarter_width", 3, 0.25, 8)
-    assert (row["kind"], row["torch"], row["training_code"]) == ("AMD EPYC, bf16, torch 2.14.1", "2.14.1", "c0de")
+    assert (row["kind"], row["training_code"]) == ("AMD EPYC, bf16, torch 2.14.1", "c0de")
     assert row["precision"] == "bf16"  # what "auto" came to
     logits, labels = load_logits(run_folder(study.name, row["arm"], 3))
     assert row["test_accuracy"] == np.mean(logits.argmax(1) == labels)
@@ -38,8 +38,11 @@ def test_runs_of_the_tuning_are_no_results(tmp_path):
     tuning = (
         "tuning: {arms: [resnet18, se_resnet18], seeds: [9], validation_images: 50, grid: {learning_rate: [0.1]}}\n"
     )
-    make_study(study := small_study(tmp_path, tuning), only=lambda config: config.seed in (0, 9))
+    make_study(study := small_study(tmp_path, tuning), only=lambda config: config.seed == 9)
+    with pytest.raises(StudyError, match="no run of 'small' that reads the test images is finished"):
+        results.load_runs(study)
     study = small_study(tmp_path, tuning)  # with the winners
+    make_study(study, only=lambda config: config.seed == 0)
     assert set(results.load_runs(study)["seed"]) == {0}
     assert results.plan(study).iloc[0].tolist() == ["tuning", 2, 2]
 
@@ -51,13 +54,15 @@ def test_a_run_that_was_resumed_elsewhere_names_both_machines(study):
     assert row["kind"] == "Tesla T4, bf16, torch 2.14.1 + AMD EPYC, bf16, torch 2.14.1"
 
 
-@pytest.mark.parametrize("states", [(False, True), (True, None), (None, False), (False, False)])
-def test_uncommitted_code_of_any_part_of_a_run_counts(study, states):
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [((False, True), True), ((True, None), True), ((None, False), None), ((False, False), False)],
+)
+def test_uncommitted_code_of_any_part_of_a_run_counts(study, states, expected):
     first, second = ({"uncommitted_changes": state} for state in states)
-    environment = ENVIRONMENT | second | {"earlier": [ENVIRONMENT | first]}
+    environment = second | {"earlier": [ENVIRONMENT | first]}
     make_study(study, only=has("resnet18", seeds=[0]), environment=lambda config: environment)
-    found = results.load_runs(study)["uncommitted_changes"].iloc[0]
-    assert found == (True if True in states else None if None in states else False)
+    assert results.load_runs(study)["uncommitted_changes"].iloc[0] == expected
 
 
 def test_a_folder_without_a_record_of_its_machine_is_read(study):
@@ -91,8 +96,6 @@ def test_logits_are_stacked_in_the_order_of_the_seeds(study):
     assert logits.shape == (2, 1000, 10) and logits.dtype == np.float32 and labels.dtype == np.int64
     for row, seed in zip(logits, (2, 0), strict=True):
         np.testing.assert_array_equal(row, load_logits(run_folder(study.name, arm, seed))[0])
-    with pytest.raises(StudyError, match="no finished run"):
-        results.load_logit_stack(study, arm, [])
 
 
 def test_scores_of_the_primary_arms_are_withheld_until_the_last_planned_pair(study):
@@ -181,6 +184,5 @@ def test_the_preregistration_is_dated_against_the_first_primary_run(study, monke
     monkeypatch.setattr(results, "git", lambda command, *_: log if command == "log" else shallow)
     table = results.deviations(study)
     rows = table[table["deviation"].str.contains("prereg")].to_dict("records")
-    assert len(rows) == len(expected)
     for row, (deviation, where) in zip(rows, expected, strict=True):
         assert deviation in row["deviation"] and row["where"] == where

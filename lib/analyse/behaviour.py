@@ -1,6 +1,6 @@
 """What differs between two arms beyond accuracy: classes, images, calibration, gates. Exploratory, without p-values.
 
-Row i of both arms' arrays is the same seed; different shapes raise ValueError. No torch.
+Row i of both arms' arrays is the same seed; arms with different numbers of runs raise ValueError. No torch.
 """
 
 import numpy as np
@@ -15,39 +15,26 @@ from lib.analyse.statistics import (
     expected_calibration_error,
     mean_interval,
     nll,
+    paired,
     recall_percent,
 )
 from lib.files import run_folder
 from lib.runs import load_table
 
-SHARES = ["share_below_0.1", "share_above_0.9"]
-ETA_SQUARED = ["eta_squared", "eta_squared_null", "eta_squared_null_95"]
-GATE_STATISTICS = ["mean", "sd_channels", "sd_images", *SHARES, *ETA_SQUARED]
 
-
-def paired_table(arm, baseline, index):
+def paired_table(arm, baseline, index, unit=""):
     """One row for each of k measures of n paired runs, (n, k) of either arm; index: their k names, a pandas Index.
 
     Columns arm and baseline (means over runs), difference arm − baseline with its 95 % t interval low, high (NaN for a
-    single run or equal differences), n_pairs; in the unit of the measures.
+    single run or equal differences), n_pairs; in the unit of the measures. unit: end of the names of those three.
     """
-    arm, baseline = _paired(arm, baseline)
+    arm, baseline = paired(arm, baseline)
     rows = []
     for one, other in zip(arm.T, baseline.T, strict=True):
         low, high = mean_interval(one - other) or (np.nan, np.nan)
         rows.append((one.mean(), other.mean(), (one - other).mean(), low, high, len(one)))
-    return pd.DataFrame(rows, index=index, columns=["arm", "baseline", "difference", "low", "high", "n_pairs"])
-
-
-def _paired(arm, baseline):
-    arm, baseline = np.asarray(arm), np.asarray(baseline)
-    if arm.shape != baseline.shape:
-        raise ValueError(f"runs of shape {arm.shape} cannot be paired with {baseline.shape}")
-    return arm, baseline
-
-
-def _in_points(table):
-    return table.rename(columns={name: f"{name}_pp" for name in ("difference", "low", "high")})
+    change = [f"{name}{unit}" for name in ("difference", "low", "high")]
+    return pd.DataFrame(rows, index=index, columns=["arm", "baseline", *change, "n_pairs"])
 
 
 def class_table(predictions_arm, predictions_baseline, labels, classes):
@@ -55,8 +42,8 @@ def class_table(predictions_arm, predictions_baseline, labels, classes):
 
     predictions: integers (runs, N); labels: integers (N,); classes: names.
     """
-    recalls = [recall_percent(each, labels, len(classes)) for each in _paired(predictions_arm, predictions_baseline)]
-    return _in_points(paired_table(*recalls, pd.Index(classes, name="class")))
+    recalls = [recall_percent(each, labels, len(classes)) for each in (predictions_arm, predictions_baseline)]
+    return paired_table(*recalls, pd.Index(classes, name="class"), "_pp")
 
 
 def confusion_difference(predictions_arm, predictions_baseline, labels, classes):
@@ -64,9 +51,9 @@ def confusion_difference(predictions_arm, predictions_baseline, labels, classes)
 
     predictions: integers (runs, N); labels: integers (N,); classes: names.
     """
-    arm, baseline = _paired(predictions_arm, predictions_baseline)
-    matrix = confusion_percent(arm, labels, len(classes)) - confusion_percent(baseline, labels, len(classes))
-    return pd.DataFrame(matrix, index=pd.Index(classes, name="true"), columns=pd.Index(classes, name="predicted"))
+    arms = paired(predictions_arm, predictions_baseline)
+    arm, baseline = (confusion_percent(each.astype(int), labels, len(classes)) for each in arms)
+    return pd.DataFrame(arm - baseline, pd.Index(classes, name="true"), pd.Index(classes, name="predicted"))
 
 
 def churn(predictions_arm, predictions_baseline):
@@ -75,7 +62,7 @@ def churn(predictions_arm, predictions_baseline):
     same_seed: arm and baseline with the same seed; other_seed: with different seeds; within_arm and within_baseline:
     two runs of one arm, which is what different arms are to be held against. predictions: integers (runs, N).
     """
-    arm, baseline = _paired(predictions_arm, predictions_baseline)
+    arm, baseline = paired(predictions_arm, predictions_baseline)
     across, same_seed = cdist(arm, baseline, "hamming"), np.eye(len(arm), dtype=bool)
     shares = {"same_seed": across[same_seed], "other_seed": across[~same_seed]}
     shares |= {"within_arm": pdist(arm, "hamming"), "within_baseline": pdist(baseline, "hamming")}
@@ -89,9 +76,9 @@ def uncertainty_subsets(human_labels):
     images, so the low third is these.
     """
     entropy = entr(human_labels).sum(axis=1)
-    rank = rankdata(entropy.round(9)) / len(entropy)  # the last digits depend on the order of the sum
-    thirds = {"low": rank <= 1 / 3, "middle": (rank > 1 / 3) & (rank <= 2 / 3), "high": rank > 2 / 3}
-    return {f"{name} human entropy": members for name, members in thirds.items()}
+    rank = rankdata(entropy.round(9))  # the last digits depend on the order of the sum
+    third = np.ceil(3 * rank / len(rank))
+    return {f"{name} human entropy": third == number for number, name in enumerate(("low", "middle", "high"), 1)}
 
 
 def subset_table(correct_arm, correct_baseline, subsets):
@@ -99,12 +86,11 @@ def subset_table(correct_arm, correct_baseline, subsets):
 
     correct: bool (runs, N); subsets: {name: bool (N,)}, none of them empty; index subset.
     """
-    arm, baseline = _paired(correct_arm, correct_baseline)
     percent = [
-        100 * np.stack([correct[:, members].mean(1) for members in subsets.values()], axis=1)
-        for correct in (arm, baseline)
+        [[100 * run[members].mean() for members in subsets.values()] for run in correct]
+        for correct in (correct_arm, correct_baseline)
     ]
-    table = _in_points(paired_table(*percent, pd.Index(subsets, name="subset")))
+    table = paired_table(*percent, pd.Index(subsets, name="subset"), "_pp")
     table.insert(0, "n_images", [int(members.sum()) for members in subsets.values()])
     return table
 
@@ -117,16 +103,12 @@ def calibration_table(logits_arm, logits_baseline, labels, human_labels=None):
     """
     metrics = {"nll": nll, "brier": brier, "ece": expected_calibration_error}
     if human_labels is not None:
-        metrics["human_nll"] = lambda logits, _: _cross_entropy(logits, human_labels)
+        metrics["human_nll"] = lambda run, _: -(human_labels * log_softmax(run.astype(float), axis=1)).sum(1).mean()
     values = [
         [[metric(run, labels) for metric in metrics.values()] for run in logits]
-        for logits in _paired(logits_arm, logits_baseline)
+        for logits in (logits_arm, logits_baseline)
     ]
     return paired_table(*values, pd.Index(metrics, name="metric"))
-
-
-def _cross_entropy(logits, shares):
-    return float(-(shares * log_softmax(np.asarray(logits, np.float64), axis=1)).sum(axis=1).mean())
 
 
 def disagreements(predictions_arm, predictions_baseline, labels, count):
@@ -135,13 +117,12 @@ def disagreements(predictions_arm, predictions_baseline, labels, count):
     Columns index, label, right_arm and right_baseline (shares of runs). predictions: integers (runs, N); labels:
     integers (N,). Chance alone gives such images too.
     """
-    hits = [(each == labels).sum(axis=0) for each in _paired(predictions_arm, predictions_baseline)]
-    difference = np.abs(hits[0] - hits[1])
-    chosen = np.argsort(-difference, kind="stable")[:count]
-    chosen = chosen[difference[chosen] > 0]
-    right_arm, right_baseline = (each[chosen] / len(predictions_arm) for each in hits)
-    columns = {"index": chosen, "label": labels[chosen], "right_arm": right_arm, "right_baseline": right_baseline}
-    return pd.DataFrame(columns)
+    arm, baseline = paired(predictions_arm, predictions_baseline)
+    right_arm, right_baseline = (arm == labels).sum(axis=0), (baseline == labels).sum(axis=0)
+    images = np.argsort(-abs(right_arm - right_baseline), kind="stable")[:count]
+    table = pd.DataFrame({"right_arm": right_arm, "right_baseline": right_baseline}).loc[images] / len(arm)
+    table.insert(0, "label", labels[images])
+    return table[table["right_arm"] != table["right_baseline"]].rename_axis("index").reset_index()
 
 
 def gate_table(study, runs):
@@ -149,10 +130,10 @@ def gate_table(study, runs):
 
     They are those of gates.csv; eta_squared is NaN for gates that do not vary over images. Empty where no run has any.
     """
-    tables = _tables_of_runs(study, runs, "gates.csv")
-    blocks = tables.groupby(["arm", "block"], sort=False)
-    means, spreads = blocks[GATE_STATISTICS].mean(), blocks[GATE_STATISTICS].std().add_suffix("_sd")
-    return blocks.size().rename("n_runs").to_frame().join(means).join(spreads).reset_index()
+    blocks = _tables_of_runs(study, runs, "gates.csv").drop(columns="seed").groupby(["arm", "block"], sort=False)
+    table = blocks.mean().join(blocks.std().add_suffix("_sd"))
+    table.insert(0, "n_runs", blocks.size())
+    return table.reset_index()
 
 
 def lesion_table(study, runs):
@@ -173,5 +154,5 @@ def _tables_of_runs(study, runs, name):
     """The CSV file `name` of all runs that have one, with arm and seed."""
     keys = [(arm, seed, run_folder(study.name, arm, seed)) for arm, seed in zip(runs["arm"], runs["seed"], strict=True)]
     tables = [load_table(f, name).assign(arm=arm, seed=seed) for arm, seed, f in keys if (f / name).exists()]
-    nothing = pd.DataFrame(columns=["arm", "seed", "block", "lesion", "accuracy", *GATE_STATISTICS], dtype=float)
+    nothing = pd.DataFrame(columns=["arm", "seed", "block", "lesion", "accuracy"], dtype=float)
     return pd.concat(tables, ignore_index=True) if tables else nothing

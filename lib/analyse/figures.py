@@ -1,6 +1,7 @@
 """House style of the figures, and what more than one notebook draws; takes tables or arrays, returns a Figure."""
 
 import io
+import itertools
 import re
 
 import matplotlib as mpl
@@ -60,25 +61,21 @@ def comparison_name(arm, baseline):
 def arm_styles(arms):
     """Colour, marker and linestyle of each arm as keywords of Axes.plot, {arm: {…}}.
 
-    Named arms look the same in every figure; a variant `arm__variant` has its arm's colour and marker, and a line of
-    its own where figures show several; others take what is left, in order.
+    Named arms look the same in every figure, others take what is left, in order; a variant `arm__variant` has its arm's
+    colour and marker, and a line of its own where figures show several.
     """
-    others, shown, styles = 0, [], {}
+    others, lines, styles = itertools.cycle(OTHER_STYLES), {}, {}
     for label in arms:
         arm = label.partition(SEPARATOR)[0]
-        if arm in ARMS:
-            _, color, marker, line = ARMS[arm]
-        else:
-            color, marker, line = OTHER_STYLES[others % len(OTHER_STYLES)]
-            others += 1
-        if arm in ARMS and shown.count(arm):
-            line = VARIANT_LINES[(shown.count(arm) - 1) % len(VARIANT_LINES)]
-        shown.append(arm)
-        styles[label] = {"color": color, "marker": marker, "linestyle": line}
+        if arm not in lines:
+            color, marker, line = ARMS[arm][1:] if arm in ARMS else next(others)
+            lines[arm] = color, marker, itertools.chain([line], itertools.cycle(VARIANT_LINES))
+        color, marker, rest = lines[arm]
+        styles[label] = {"color": color, "marker": marker, "linestyle": next(rest)}
     return styles
 
 
-def save_figure(figure, folder, name, alt=None):
+def save_figure(figure, folder, name, alt):
     """Write `name`.pdf and `name`.png at the size of print, close the figure and return the PNG for a notebook to show.
 
     Equal results give equal files. alt: text for readers who cannot see the image. Raises StudyError where the folder
@@ -91,7 +88,7 @@ def save_figure(figure, folder, name, alt=None):
         figure.savefig(buffer, format=kind, metadata=metadata)
         atomic_write(folder / f"{name}.{kind}", lambda file, content=buffer: file.write(content.getvalue()))
     plt.close(figure)
-    return Image(buffer.getvalue(), width=round(SCREEN * figure.get_figwidth()), metadata={"alt": alt} if alt else None)
+    return Image(buffer.getvalue(), width=round(SCREEN * figure.get_figwidth()), metadata={"alt": alt})
 
 
 def mark_zero(axis, along="x", reference=None):
@@ -181,15 +178,15 @@ def _cell(value, sign):
     return re.sub(r"^([+-]?)0\.", r"\1.", text).replace("-", "−")
 
 
-def image_grid(images, titles, columns=10):
-    """Images uint8 (N, height, width, 3) or (N, height, width) with a title each, which may have several lines."""
-    rows, lines = -(-len(images) // columns), 1 + max(title.count("\n") for title in titles)
-    size = (PAGE, rows * (PAGE / columns + 0.05 + 0.12 * lines))
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+def image_grid(images, titles):
+    """Images uint8 (N, height, width, 3), ten in a row, with a title each, which may have several lines."""
+    rows, lines = -(-len(images) // 10), 1 + max(title.count("\n") for title in titles)
+    size = (PAGE, rows * (PAGE / 10 + 0.05 + 0.12 * lines))
+    figure, axes = plt.subplots(rows, 10, figsize=size, squeeze=False, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
-        axis.imshow(image, cmap="gray")
+        axis.imshow(image)
         axis.set_title(title, fontsize=CELL, pad=2, loc="center")
     return figure

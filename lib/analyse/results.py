@@ -35,21 +35,19 @@ def load_metrics(study):
 def load_logit_stack(study, arm, seeds):
     """Logits float32 (runs, N, classes) of an arm on the test images, in the order of `seeds`, and labels int64 (N,).
 
-    Raises StudyError for no seed, for a damaged file, and for a primary arm before the primary comparison is complete.
+    Raises StudyError for a damaged file, and for a primary arm before the primary comparison is complete.
     """
     if arm in (study.arm, study.baseline):
         refuse_incomplete_primary(study, load_runs(study))
-    if not len(seeds):
-        raise StudyError(f"no finished run of {arm} to load: ./run_all.sh --study {study.name}")
     logits, labels = zip(*(load_logits(run_folder(study.name, arm, seed)) for seed in seeds), strict=True)
     return np.stack(logits), labels[0]
 
 
 def _tested(study):
-    found = [run for run in finished_runs(study) if not run[0].validation_images]
-    if not found:
-        raise StudyError(f"no run of {study.name!r} is finished yet: ./run_all.sh --study {study.name}")
-    return found
+    if found := [run for run in finished_runs(study) if not run[0].validation_images]:
+        return found
+    remedy = f"./run_all.sh --study {study.name}"
+    raise StudyError(f"no run of {study.name!r} that reads the test images is finished yet: {remedy}")
 
 
 def _origin(folder):
@@ -59,8 +57,6 @@ def _origin(folder):
     changes = [record.get("uncommitted_changes") for record in records]
     return {
         "kind": " + ".join(dict.fromkeys(map(_kind, records))),
-        "device_name": environment.get("device_name"),
-        "torch": environment.get("packages", {}).get("torch"),
         "origin": " + ".join(dict.fromkeys(f"{_kind(r)}, training code {r.get('training_code')}" for r in records)),
         "training_code": environment.get("training_code"),
         "commit": environment.get("commit"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
 from scipy.special import logsumexp, softmax
 
 CONFIDENCE = 0.95
@@ -79,7 +79,7 @@ def paired_comparison(arm, baseline):
     seed_interval_pp answers two questions: excludes_zero, and excludes_published_gain (all of it lies below +0.39).
     What n or equal values cannot support is None. Raises ValueError for different shapes.
     """
-    arm, baseline = _paired(arm, baseline)
+    arm, baseline = paired(arm, baseline)
     differences, ratios = changes(arm, baseline)
     interval = mean_interval(differences)
     varied = len(arm) > 2 and _vary(arm) and _vary(baseline)
@@ -106,7 +106,8 @@ def changes(arm, baseline):
     return 100 * (arm - baseline), ratios
 
 
-def _paired(arm, baseline):
+def paired(arm, baseline):
+    """Both as float arrays; ValueError for different shapes, which NumPy might stretch to fit."""
     arm, baseline = np.asarray(arm, float), np.asarray(baseline, float)
     if arm.shape != baseline.shape:
         raise ValueError(f"results of shape {arm.shape} cannot be paired with {baseline.shape}")
@@ -121,7 +122,7 @@ def crossed_interval(correct_arm, correct_baseline):
     residual; a component below 0 counts as 0. Student's t with Satterthwaite's degrees of freedom; covers 94 to 99 of
     100 from three seeds on. None without two seeds, two images and some spread. ValueError for different shapes.
     """
-    differences = 100 * np.subtract(*_paired(correct_arm, correct_baseline))
+    differences = 100 * np.subtract(*paired(correct_arm, correct_baseline))
     n, n_images = differences.shape
     if min(n, n_images) < 2 or not np.ptp(differences):
         return None
@@ -163,14 +164,6 @@ def slope_weights(x):
     """Weights (k,) of k means at x (k,) whose weighted sum is the least-squares slope over x."""
     deviations = np.asarray(x, float) - np.mean(x)
     return deviations / (deviations**2).sum()
-
-
-def detectable_difference(sd_difference_pp, n, power=0.8):
-    """Smallest mean difference (pp) that a two-sided t test at 5 % finds with this power in n pairs of this SD (pp)."""
-    critical = stats.f.ppf(CONFIDENCE, 1, n - 1)  # squared t is F, whose noncentral form SciPy computes safely
-    largest = 5 * (1 + np.sqrt(critical))  # in standard errors, where the test misses less than once in 10^6
-    shift = optimize.brentq(lambda shift: stats.ncf.sf(critical, 1, n - 1, shift**2) - power, 0, largest)
-    return float(shift * sd_difference_pp / np.sqrt(n))
 
 
 def nll(logits, labels):

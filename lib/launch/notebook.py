@@ -80,8 +80,8 @@ def run_process(study, name, config, environment):
 
 
 def execute(name, folder, parameters):
-    """Execute notebooks/<name>.ipynb into a folder and wait for it; returns its path there, raises StudyError."""
-    output = folder / f"{name}.ipynb"
+    """Execute notebooks/<name>.ipynb into <folder>/notebooks and wait for it; returns its path, raises StudyError."""
+    output = folder / "notebooks" / f"{name}.ipynb"
     NotebookProcess(NOTEBOOKS / output.name, output, folder / "logs" / f"{name}.log", parameters).wait()
     return output
 

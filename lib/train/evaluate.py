@@ -224,8 +224,7 @@ def fixed_answers(config, classes):
     whatever the run uses, from the seed of the config, with six digits kept. The step trains on the four images, so
     that it covers crops, loss and optimizer too.
     """
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (FIXED_IMAGES, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (FIXED_IMAGES, 32, 32, 3), dtype=np.uint8)
     changes = {"batch_size": FIXED_IMAGES, "epochs": 1, "warmup_epochs": 0.0, "learning_rate": FIXED_LEARNING_RATE}
     config = config.model_copy(update=changes)
     model = build_model(config, classes)

@@ -69,6 +69,7 @@ class Run:
             if read_summary(self.folder, self.config):
                 raise StudyError(f"{shown(self.folder)} is complete by now: run all cells again to see it")
             self.rows, self._unsaved, self._progress = [], None, Progress(self.config)
+            self._answers = self._todays_answers()  # a failure here is one of the code, not of this run
             try:
                 yield self._start(dataset)
             except KeyboardInterrupt:
@@ -110,20 +111,18 @@ class Run:
         precision = choose_precision(device) if config.precision == "auto" else config.precision
         self._identity = {"config_hash": config_hash(config.to_dict()), "data_fingerprint": dataset.fingerprint}
         self._machine = {"device": device.type, "precision": precision}
-        self._source, self._saved, self._answers = dataset.source, time.perf_counter(), self._todays_answers()
+        self._source, self._saved = dataset.source, time.perf_counter()
 
         train, _ = split_indices(dataset.train_labels, config.validation_images)
         images, labels = dataset.train_images[train], dataset.train_labels[train]
-        self._trainer = self._resumed(lambda: Trainer(config, self._new_model(), images, labels, device, precision))
-        self._costs = {"parameters": parameter_count(self._trainer.model)}
-        self._costs["multiply_adds"] = multiply_adds(self._trainer.model)
+        model = build_model(config, len(dataset.classes))
+        self._trainer = Trainer(config, model, images, labels, device, precision)
+        self._resume()
+        self._costs = {"parameters": parameter_count(model), "multiply_adds": multiply_adds(model)}
         write_json(self.folder / "config.json", config.to_dict())
         self._write_environment(describe_environment(self._trainer))
         self._progress.show(self.rows)
         return self._trainer
-
-    def _new_model(self):
-        return build_model(self.config, len(CLASSES[self.config.dataset]))
 
     def _todays_answers(self):
         return fixed_answers(self.config, len(CLASSES[self.config.dataset]))
@@ -142,17 +141,17 @@ class Run:
         atomic_write(self.folder / "checkpoint.pt", lambda file: file.write(buffer.getbuffer()))
         self._saved, self._unsaved = time.perf_counter(), None
 
-    def _resumed(self, new_trainer):
-        """A trainer at the checkpoint in the folder, and its rows of metrics; at the start where there is none."""
-        path, trainer = self.folder / "checkpoint.pt", new_trainer()
+    def _resume(self):
+        """Bring trainer and rows to the checkpoint in the folder; leave them at the start where there is none."""
+        path = self.folder / "checkpoint.pt"
         if not path.exists():
-            return trainer
+            return
         try:
-            state = torch.load(path, map_location=trainer.device, weights_only=True)
+            state = torch.load(path, map_location=self._trainer.device, weights_only=True)
             settings, machine = self.config.differences(state["config"]), state["machine"]
         except Exception:  # noqa: BLE001 a file can be damaged in many ways
             print(f"{shown(path)} is damaged: starting over")
-            return trainer
+            return
         anew = f"delete {shown(self.folder)} to train anew"
         if settings:
             raise StudyError(f"{shown(path)} has other settings ({'; '.join(settings)}): go back to them, or {anew}")
@@ -163,10 +162,9 @@ class Run:
         if machine != self._machine:
             there, here = (f"{each['precision']} on {each['device']}" for each in (machine, self._machine))
             print(f"the checkpoint was trained in {there}, which cannot go on in {here}: starting over")
-            return trainer
-        trainer.restore(state["trainer"])
+            return
+        self._trainer.restore(state["trainer"])
         self.rows = state["rows"]
-        return trainer
 
     def _write_environment(self, environment):
         """Write environment.json; a run that goes on elsewhere, or with other code, keeps the earlier records in it."""
