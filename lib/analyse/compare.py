@@ -8,6 +8,7 @@ import pandas as pd
 from lib.analyse import results as record
 from lib.analyse import statistics
 from lib.files import StudyError
+from lib.runs import finished_runs
 from lib.study import label
 
 CONTRASTS = (  # of report/preregistration.md: arm, baseline, question
@@ -150,14 +151,14 @@ def arm_table(study, runs):
 
 def results(study, runs):
     """The content of results.json: plain values, None for what is missing or withheld. Raises as pairs."""
-    complete = record.primary_is_complete(study, runs)
+    complete, (_, _, summary) = record.primary_is_complete(study, runs), finished_runs(study)[0]
     nothing = {"n_pairs": record.finished_pairs(study, runs), "crossed_interval_pp": None, "brier": None, "by_kind": []}
     first = primary(study, runs) if complete else statistics.paired_comparison([], []) | nothing
     names = {"arm": study.arm, "baseline": study.baseline, "planned_pairs": study.planned_pairs, "complete": complete}
     return {
         "study": study.name,
         "title": study.title,
-        **runs.iloc[0][["data_source", "data_fingerprint"]],
+        **{name: summary[name] for name in ("data_source", "data_fingerprint")},
         "stages": _plain(record.plan(study)),
         "primary": names | first,
         "arms": _plain(arm_table(study, runs), "index"),

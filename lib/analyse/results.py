@@ -5,9 +5,12 @@ import pandas as pd
 
 from lib.files import StudyError, git, read_json, run_folder
 from lib.runs import finished_runs, load_logits, load_table
-from lib.study import label
+from lib.study import RunConfig, label
 
 PREREGISTERED, PREREGISTRATION = "paper", "report/preregistration.md"
+MEASURED = ("test_accuracy", "test_loss", "parameters", "multiply_adds", "train_seconds")
+COLUMNS = (*RunConfig.model_fields, *MEASURED, "finished_utc", "kind", "origin", "training_code", "commit")
+COLUMNS += ("uncommitted_changes",)  # of a table without runs
 
 
 def load_runs(study):
@@ -16,10 +19,11 @@ def load_runs(study):
     kind: device, precision and version of torch, "AMD EPYC, bf16, torch 2.14.1"; a run that was resumed on another kind
     or with other code has several values, joined by " + ". Accuracies are fractions. withheld: until the primary
     comparison is complete, the test scores of its two arms are missing, so that no analysis can show their difference.
-    Raises StudyError where no run is finished, and as finished_runs does.
+    Empty while only runs of the tuning are finished. Raises StudyError where none is, and as finished_runs does.
     """
-    rows = [{**config.to_dict(), **summary, **_origin(folder)} for config, folder, summary in _tested(study)]
-    runs = pd.DataFrame(rows)
+    found = _tested(study)
+    rows = [{**config.to_dict(), **summary, **_origin(folder)} for config, folder, summary in found]
+    runs = pd.DataFrame(rows, columns=None if rows else COLUMNS)
     primary_arms = runs["arm"].isin([study.arm, study.baseline])
     runs["withheld"] = primary_arms & (not primary_is_complete(study, runs))
     runs.loc[runs["withheld"], ["test_accuracy", "test_loss"]] = np.nan
@@ -27,7 +31,7 @@ def load_runs(study):
 
 
 def load_metrics(study):
-    """All rows of metrics.csv of the runs of load_runs, with arm and seed; StudyError for a damaged file or no run."""
+    """All rows of metrics.csv of the runs of load_runs, with arm and seed; StudyError for a damaged file."""
     tables = [load_table(folder, "metrics.csv").assign(arm=c.arm, seed=c.seed) for c, folder, _ in _tested(study)]
     return pd.concat(tables, ignore_index=True)
 
@@ -44,10 +48,10 @@ def load_logit_stack(study, arm, seeds):
 
 
 def _tested(study):
-    if found := [run for run in finished_runs(study) if not run[0].validation_images]:
-        return found
-    remedy = f"./run_all.sh --study {study.name}"
-    raise StudyError(f"no run of {study.name!r} that reads the test images is finished yet: {remedy}")
+    found = finished_runs(study)
+    if not found:
+        raise StudyError(f"no run of {study.name!r} is finished yet: ./run_all.sh --study {study.name}")
+    return [run for run in found if not run[0].validation_images]
 
 
 def _origin(folder):
