@@ -38,6 +38,13 @@ def read_summary(folder, config):
     return summary
 
 
+def diverged(folder, config):
+    """Why a run of these settings diverged, or None; such a run is excluded, and not repeated by itself."""
+    failure, stored = read_json(folder / "failure.json"), read_json(folder / "config.json")
+    if failure and stored and not config.differences(stored):
+        return failure.get("reason", "no reason was kept")
+
+
 def finished_runs(study):
     """(config, folder, summary) of every complete run of a study, in the order of the study.
 

@@ -306,7 +306,8 @@ def _winners(file, scores):
         accuracy = scores[scores["tuned"] == arm].pivot(index="cell", columns="seed", values="val_accuracy")
         means, seeds = accuracy.mean(axis=1), accuracy.shape[1]
         best = int(means.idxmax())
-        margin = np.sqrt(accuracy.var(axis=1, ddof=1).mean() * 2 / seeds) if seeds > 1 else 0.0
+        trained = accuracy[(accuracy > 0).all(axis=1)]  # a diverged run counts as 0 and says nothing about the spread
+        margin = np.sqrt(trained.var(axis=1, ddof=1).mean() * 2 / seeds) if seeds > 1 else 0.0
         if default in cells and means[best] - means[cells.index(default)] <= margin:
             best = cells.index(default)
         winners[arm] = cells[best]

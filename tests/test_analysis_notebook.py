@@ -124,17 +124,22 @@ def test_the_first_finished_run_of_a_study_is_enough(execute):
 
 
 @pytest.mark.slow
-def test_rows_that_need_missing_data_are_kept_from_an_earlier_execution(execute):
+def test_rows_that_need_missing_data_are_kept_only_while_the_runs_are_the_same(execute, monkeypatch):
     make_study(load_study("laptop"), labels=LABELS)
+    rng = np.random.default_rng(0)
+    people = rng.dirichlet(np.full(10, 0.1), len(LABELS))
+    monkeypatch.setattr("lib.data.human_labels", lambda: people)
+    execute("laptop")
     tables = outputs_folder("laptop") / "tables"
-    tables.mkdir()
-    columns = ["subset", "n_images", "arm", "baseline", "difference_pp", "low_pp", "high_pp", "n_pairs"]
-    earlier = pd.DataFrame([("low human entropy", 4393, 0.1 + 0.2, 1 / 3, 0.1, 0.0, 0.2, 3)], columns=columns)
-    earlier.to_csv(tables / "human_uncertainty.csv", index=False)
-    before = (tables / "human_uncertainty.csv").read_bytes()
+    before = {name: (tables / name).read_bytes() for name in ("human_uncertainty.csv", "calibration.csv")}
+    monkeypatch.setattr("lib.data.human_labels", lambda: None)  # as without a network
     shown, _ = execute("laptop")
-    assert (tables / "human_uncertainty.csv").read_bytes() == before
-    assert "earlier execution" in shown and "4393" in shown
+    assert "earlier execution" in shown
+    assert {name: (tables / name).read_bytes() for name in before} == before
+    make_study(load_study("laptop"), {"se_resnet18": 1.0}, labels=LABELS)
+    execute("laptop")
+    assert not (tables / "human_uncertainty.csv").exists()
+    assert "human" not in (tables / "calibration.csv").read_text()
 
 
 @pytest.mark.slow

@@ -64,23 +64,39 @@ CHANGES = {"Tesla T4": "device_name", "fp32": "precision", "d1ff": "training_cod
 
 
 @pytest.mark.parametrize("changed", CHANGES)
-def test_a_mixed_pair_is_refused_by_name(small, changed):
+def test_a_mixed_pair_is_left_out_and_named(small, changed):
     change = {CHANGES[changed]: {"torch": changed} if changed == "2.9" else changed}
     mixed = ("static_gate_resnet18__quarter_width", 3)
     make_study(small, environment=lambda config: change if (config.arm, config.seed) == mixed else {})
     runs = load_runs(small)
-    with pytest.raises(StudyError, match=r"static_gate_resnet18__quarter_width with seed 3") as caught:
-        compare.pairs(runs, STATIC, NARROW)
-    assert changed in str(caught.value)
+    assert 3 not in compare.pairs(runs, STATIC, NARROW).index
+    assert compare.compare_arms(runs, STATIC, NARROW)["n_mixed"] == 1
     assert len(compare.pairs(runs, NARROW_SE, NARROW)) == 8
     assert len(compare.pairs(runs, STATIC, NARROW, seeds=[0, 1])) == 2
+    named = [row for row in compare.results(small, runs)["deviations"] if row["deviation"] == "mixed pair left out"]
+    assert any(row["where"] == f"{STATIC} − {NARROW}, seed 3" and changed in row["detail"] for row in named)
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_the_primary_comparison_refuses_a_mixed_pair_by_name(small, changed):
+    change = {CHANGES[changed]: {"torch": changed} if changed == "2.9" else changed}
+    make_study(small, environment=lambda config: change if (config.arm, config.seed) == (SE, 3) else {})
+    with pytest.raises(StudyError, match="se_resnet18 with seed 3") as caught:
+        compare.results(small, load_runs(small))
+    assert changed in str(caught.value)
+
+
+def test_a_pair_of_which_nobody_knows_what_it_was_made_on_is_mixed(small):
+    make_study(small)
+    for arm in (SE, BASE):
+        (run_folder(small.name, arm, 1) / "environment.json").unlink()
+    assert list(compare.mixed_pairs(load_runs(small), SE, BASE)) == [1]
 
 
 def test_a_pair_of_runs_that_were_both_resumed_elsewhere_is_mixed(small):
     resumed = {"earlier": [ENVIRONMENT | {"device_name": "Tesla T4"}]}
     make_study(small, environment=lambda config: resumed if config.seed == 5 else {})
-    with pytest.raises(StudyError, match="seed 5"):
-        compare.pairs(load_runs(small), SE, BASE)
+    assert list(compare.mixed_pairs(load_runs(small), SE, BASE)) == [5]
 
 
 def test_pairs_of_different_machines_are_pooled_and_shown_for_each(small):
@@ -266,3 +282,20 @@ def test_a_study_of_other_arms_has_no_planned_tables():
     summary = compare.results(smoke, load_runs(smoke))
     assert summary["contrasts"] == summary["trends"] == []
     assert summary["primary"]["n_pairs"] == 2 and summary["primary"]["sign_flip_p"] is None
+
+
+def test_planned_contrasts_and_trends_have_p_values_only_when_their_runs_are_finished(small):
+    make_study(small, only=lambda config: (config.arm, config.seed) != (STATIC, 7))
+    table = compare.contrasts(small, load_runs(small)).set_index("question")
+    waiting = table["arm"].eq(STATIC) | table["baseline"].eq(STATIC)
+    assert waiting.sum() == 2 and table.loc[waiting, "p_value"].isna().all()
+    assert table.loc[waiting, "difference_pp"].notna().all() and table.loc[~waiting, "p_value"].notna().all()
+    assert compare.trends(small, load_runs(small)).set_index("trend")["p_value"].notna().any()
+
+
+def test_logits_of_another_run_are_refused(small):
+    make_study(small)
+    other, mine = (run_folder(small.name, arm, 0) / "test_logits.npz" for arm in (STATIC, SE))
+    mine.write_bytes(other.read_bytes())
+    with pytest.raises(StudyError, match="se_resnet18/seed-00"):
+        compare.results(small, load_runs(small))

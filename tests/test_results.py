@@ -128,7 +128,13 @@ def test_the_stop_of_the_study_file_ends_it_earlier_in_the_order_of_the_seeds(tm
 
 def test_a_diverged_run_is_named_and_its_seed_does_not_hold_up_the_others(study):
     make_study(study, only=lambda config: (config.arm, config.seed) != ("se_resnet18", 2))
-    write_json(run_folder(study.name, "se_resnet18", 2) / "failure.json", {"reason": "the loss is not finite"})
+    folder = run_folder(study.name, "se_resnet18", 2)
+    write_json(folder / "failure.json", {"reason": "the loss is not finite"})
+    runs = results.load_runs(study)
+    for settings in ({}, {"epochs": 9}):  # a failure of unknown or of other settings excludes nothing
+        write_json(folder / "config.json", study.run("se_resnet18", 2).to_dict() | settings if settings else {})
+        assert not results.primary_is_complete(study, runs)
+    write_json(folder / "config.json", study.run("se_resnet18", 2).to_dict())
     runs = results.load_runs(study)
     assert results.primary_is_complete(study, runs) and results.finished_pairs(study, runs) == 5
     (row,) = row_of(results.deviations(study), "diverged and excluded")

@@ -28,17 +28,29 @@ CELL_PAIRS = 5  # finished pairs from which an x counts
 def pairs(runs, arm, baseline, seeds=None, outcome="test_accuracy"):
     """An outcome of the seeds that both arms have finished: index seed, columns baseline and arm.
 
-    runs: the table of load_runs; seeds: those that count, by default all. Raises StudyError, naming it, for a pair of
-    runs that differ in kind of machine, precision, version of torch or of the training code.
+    runs: the table of load_runs; seeds: those that count, by default all. A mixed pair, whose runs differ in kind of
+    machine, precision, version of torch or of the training code, is left out.
     """
+    both, of_baseline, of_arm = _finished_pairs(runs, arm, baseline, seeds, outcome)
+    kept = [seed for seed in both if not _is_mixed(of_baseline.at[seed, "origin"], of_arm.at[seed, "origin"])]
+    return pd.DataFrame({baseline: of_baseline.loc[kept, outcome], arm: of_arm.loc[kept, outcome]})
+
+
+def mixed_pairs(runs, arm, baseline, seeds=None):
+    """{seed: what the two runs of a mixed pair were made on}, {} where there is none."""
+    both, *arms = _finished_pairs(runs, arm, baseline, seeds, "test_accuracy")
+    made_on = {seed: [table.at[seed, "origin"] for table in arms] for seed in both}
+    return {seed: "; ".join(origins) for seed, origins in made_on.items() if _is_mixed(*origins)}
+
+
+def _is_mixed(one, other):
+    return one != other or " + " in one or "None" in one  # the latter: nobody knows
+
+
+def _finished_pairs(runs, arm, baseline, seeds, outcome):
     known = runs[runs[outcome].notna() & runs["seed"].isin(runs["seed"] if seeds is None else seeds)]
     of_baseline, of_arm = (known[known["arm"] == each].set_index("seed") for each in (baseline, arm))
-    both = of_baseline.index.intersection(of_arm.index).sort_values()
-    for seed, one, other in zip(both, of_baseline.loc[both, "origin"], of_arm.loc[both, "origin"], strict=True):
-        if one != other or " + " in one:
-            remedy = "delete the folder of one of them and run it again as the other was run"
-            raise StudyError(f"{baseline} and {arm} with seed {seed} are a mixed pair ({one}; {other}): {remedy}")
-    return pd.DataFrame({baseline: of_baseline.loc[both, outcome], arm: of_arm.loc[both, outcome]})
+    return of_baseline.index.intersection(of_arm.index).sort_values(), of_baseline, of_arm
 
 
 def compare_arms(runs, arm, baseline, seeds=None):
@@ -46,12 +58,13 @@ def compare_arms(runs, arm, baseline, seeds=None):
 
     arm, baseline, width, epochs, n_pairs; accuracy_arm, accuracy_baseline (fractions, means over the pairs);
     difference_pp with its 95 % t interval low_pp, high_pp; log_error_ratio, mean of log(error of arm / of baseline),
-    with _low and _high. NaN or None where pairs are missing. Raises as pairs.
+    with _low and _high; n_mixed: pairs that are left out because they are mixed. NaN or None where pairs are missing.
     """
     values, of_arm = pairs(runs, arm, baseline, seeds), runs[runs["arm"] == arm]
     compared = statistics.paired_comparison(values[arm], values[baseline])
     row = {"arm": arm, "baseline": baseline, "width": of_arm["width"].max(), "epochs": of_arm["epochs"].max()}
-    row |= {"n_pairs": len(values), "accuracy_arm": values[arm].mean(), "accuracy_baseline": values[baseline].mean()}
+    row |= {"n_pairs": len(values), "n_mixed": len(mixed_pairs(runs, arm, baseline, seeds))}
+    row |= {"accuracy_arm": values[arm].mean(), "accuracy_baseline": values[baseline].mean()}
     row |= {"difference_pp": compared["difference_pp"], **_ends("{}_pp", compared["seed_interval_pp"])}
     row |= {"log_error_ratio": compared["log_error_ratio"]}
     return row | _ends("log_error_ratio_{}", compared["log_error_ratio_interval"])
@@ -65,9 +78,12 @@ def primary(study, runs):
     """The primary comparison, a dictionary: all of paired_comparison, crossed_interval_pp, brier, by_kind.
 
     by_kind: n_pairs, difference_pp, seed_interval_pp for each kind of machine, where there are several. Raises
-    StudyError until all planned pairs are finished, and as pairs.
+    StudyError until all planned pairs are finished, and for a mixed pair, which it names.
     """
     record.refuse_incomplete_primary(study, runs)
+    for seed, origins in mixed_pairs(runs, study.arm, study.baseline, record.primary_seeds(study)).items():
+        remedy = "delete the folder of one of them and run it again as the other was run"
+        raise StudyError(f"{study.baseline} and {study.arm} with seed {seed} are a mixed pair ({origins}): {remedy}")
     values = pairs(runs, study.arm, study.baseline, record.primary_seeds(study))
     stacks = [record.load_logit_stack(study, arm, values.index) for arm in (study.arm, study.baseline)]
     arm, baseline = np.array([[statistics.brier(run, labels) for run in logits] for logits, labels in stacks])
@@ -88,14 +104,18 @@ def primary(study, runs):
 def contrasts(study, runs):
     """The planned contrasts that have pairs: question, the columns of compare_arms, p_value (t test), p_holm.
 
-    Holm's method runs over all that are planned; a missing one counts as p = 1. Raises as pairs.
+    A p-value is given once all planned pairs are finished. Holm's method runs over all contrasts; one that has no
+    p-value counts as p = 1.
     """
-    rows = []
+    rows, planned = [], {(config.arm, config.seed) for config in (*study.runs, *study.awaiting)}
     for arm, baseline, question in CONTRASTS:
         if study.winners and arm == CONTRASTS[0][0] and study.winners[study.arm] != study.winners[study.baseline]:
             arm = SE_AT_PLAIN_RATE
         values = pairs(runs, arm, baseline)
-        p_value = statistics.zero_mean_p(values[arm] - values[baseline])
+        seeds = {seed for label, seed in planned if label == arm} & {
+            seed for label, seed in planned if label == baseline
+        }
+        p_value = statistics.zero_mean_p(values[arm] - values[baseline]) if len(values) == len(seeds) else None
         rows.append({"question": question, **compare_arms(runs, arm, baseline), "p_value": p_value})
     return _adjusted(rows, [row["n_pairs"] > 0 for row in rows])
 
@@ -109,7 +129,8 @@ def trends(study, runs):
     """The planned trends that have at least two x: full − quarter width, and the slope of the effect over log2(epochs).
 
     Columns trend, x and n_pairs (lists), estimate_pp, low_pp, high_pp, df, p_value, p_holm, and the same of the log
-    ratio of errors: log_error_ratio, _low, _high. In Holm's method a missing trend counts as p = 1. Raises as pairs.
+    ratio of errors: log_error_ratio, _low, _high. A p-value is given once every x counts; in Holm's method a trend that
+    has none counts as p = 1.
     """
     rows = []
     for trend, variants in TRENDS.items():
@@ -125,7 +146,7 @@ def trends(study, runs):
             points, ratios = (statistics.contrast_of_cells(each, weights) for each in zip(*cells.values(), strict=True))
             row |= {"estimate_pp": points.pop("estimate"), **_ends("{}_pp", points.pop("interval")), **points}
             row |= {"log_error_ratio": ratios["estimate"], **_ends("log_error_ratio_{}", ratios["interval"])}
-        rows.append(row)
+        rows.append(row if len(cells) == len(variants) else row | {"p_value": None})
     return _adjusted(rows, [len(row["x"]) > 1 for row in rows])
 
 
@@ -141,16 +162,30 @@ def effects(study, runs):
     return pd.DataFrame(rows)[[row["n_pairs"] > 0 for row in rows]]
 
 
+def mixed_table(study, runs):
+    """Every mixed pair of the effects and of the planned contrasts, by name, with the columns of deviations."""
+    compared = [(arm, baseline) for arm, baseline, _ in CONTRASTS]
+    for stage in study.stages:
+        for variant, arm in itertools.product(stage.variants, stage.arms):
+            compared.append((label(arm, variant), label(study.baseline, variant)))
+    rows = []
+    for arm, baseline in dict.fromkeys(compared):
+        for seed, origins in mixed_pairs(runs, arm, baseline).items() if arm != baseline else ():
+            rows.append(("mixed pair left out", f"{arm} − {baseline}, seed {seed}", 1, origins))
+    return pd.DataFrame(rows, columns=["deviation", "where", "count", "detail"])
+
+
 def arm_table(study, runs):
     """Index arm: n_runs, test accuracy (fraction, NaN while withheld; mean, SD), size, mean seconds of training."""
-    arms = runs.groupby("arm", sort=False)
+    primary = runs["arm"].isin([study.arm, study.baseline])
+    arms = runs[~primary | runs["seed"].isin(record.primary_seeds(study))].groupby("arm", sort=False)
     accuracy = arms["test_accuracy"].agg(["mean", "std"]).set_axis(["test_accuracy_mean", "test_accuracy_sd"], axis=1)
     table = accuracy.join(arms[["parameters", "multiply_adds", "withheld"]].first())
     return table.assign(n_runs=arms.size(), train_seconds_mean=arms["train_seconds"].mean())
 
 
 def results(study, runs):
-    """The content of results.json: plain values, None for what is missing or withheld. Raises as pairs."""
+    """The content of results.json: plain values, None for what is missing or withheld. Raises as primary."""
     complete, (_, _, summary) = record.primary_is_complete(study, runs), finished_runs(study)[0]
     nothing = {"n_pairs": record.finished_pairs(study, runs), "crossed_interval_pp": None, "brier": None, "by_kind": []}
     first = primary(study, runs) if complete else statistics.paired_comparison([], []) | nothing
@@ -163,7 +198,7 @@ def results(study, runs):
         "primary": names | first,
         "arms": _plain(arm_table(study, runs), "index"),
         **{table.__name__: _plain(table(study, runs)) for table in (contrasts, trends, effects)},
-        "deviations": _plain(record.deviations(study)),
+        "deviations": [*_plain(record.deviations(study)), *_plain(mixed_table(study, runs))],
     }
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from lib.files import StudyError, git, read_json, run_folder
-from lib.runs import finished_runs, load_logits, load_table
+from lib.files import StudyError, git, read_json, run_folder, shown
+from lib.runs import diverged, finished_runs, load_logits, load_table
 from lib.study import RunConfig, label
 
 PREREGISTERED, PREREGISTRATION = "paper", "report/preregistration.md"
@@ -39,12 +39,23 @@ def load_metrics(study):
 def load_logit_stack(study, arm, seeds):
     """Logits float32 (runs, N, classes) of an arm on the test images, in the order of `seeds`, and labels int64 (N,).
 
-    Raises StudyError for a damaged file, and for a primary arm before the primary comparison is complete.
+    Raises StudyError for a damaged file or one that belongs to another run, and for a primary arm before the primary
+    comparison is complete.
     """
     if arm in (study.arm, study.baseline):
         refuse_incomplete_primary(study, load_runs(study))
-    logits, labels = zip(*(load_logits(run_folder(study.name, arm, seed)) for seed in seeds), strict=True)
-    return np.stack(logits), labels[0]
+    stack, first = [], None
+    for seed in seeds:
+        folder = run_folder(study.name, arm, seed)
+        logits, labels = load_logits(folder)
+        first = labels if first is None else first
+        accuracy = (logits.argmax(1) == labels).mean()
+        if not (
+            np.array_equal(labels, first) and np.isclose(accuracy, read_json(folder / "summary.json")["test_accuracy"])
+        ):
+            raise StudyError(f"{shown(folder)}: test_logits.npz does not belong to summary.json; move the folder away")
+        stack.append(logits)
+    return np.stack(stack), first
 
 
 def _tested(study):
@@ -82,9 +93,9 @@ def primary_seeds(study):
 
 def primary_is_complete(study, runs):
     """Whether every planned run of the primary comparison is finished, or excluded because it diverged."""
-    finished = set(zip(runs["arm"], runs["seed"], strict=True))
-    planned = [(arm, seed) for arm in (study.arm, study.baseline) for seed in primary_seeds(study)]
-    return all(run in finished or _failure(study, *run) for run in planned)
+    finished, seeds = set(zip(runs["arm"], runs["seed"], strict=True)), primary_seeds(study)
+    planned = [c for c in (*study.runs, *study.awaiting) if c.arm in (study.arm, study.baseline) and c.seed in seeds]
+    return all((c.arm, c.seed) in finished or diverged(run_folder(study.name, c.arm, c.seed), c) for c in planned)
 
 
 def refuse_incomplete_primary(study, runs):
@@ -99,11 +110,6 @@ def finished_pairs(study, runs):
     """Number of planned primary pairs of which both runs are finished."""
     arms = runs[runs["arm"].isin([study.arm, study.baseline]) & runs["seed"].isin(primary_seeds(study))]
     return int((arms.groupby("seed")["arm"].nunique() == 2).sum())
-
-
-def _failure(study, arm, seed):
-    """Why a run diverged, {"reason": …}, or None."""
-    return read_json(run_folder(study.name, arm, seed) / "failure.json")
 
 
 def plan(study):
@@ -125,16 +131,19 @@ def deviations(study):
 
     For the study `paper` also the date of its preregistration against that of the first primary run.
     """
-    runs = load_runs(study)
+    runs, everything = load_runs(study), pd.DataFrame([_origin(folder) for _, folder, _ in finished_runs(study)])
     short = plan(study).query("finished < planned")
     rows = [("missing runs", row.stage, row.planned - row.finished, f"of {row.planned}") for row in short.itertuples()]
     for config in study.runs:
-        if failure := _failure(study, config.arm, config.seed):
-            rows.append(("diverged and excluded", f"{config.arm} seed {config.seed}", 1, failure.get("reason")))
+        if reason := diverged(run_folder(study.name, config.arm, config.seed), config):
+            rows.append(("diverged and excluded", f"{config.arm} seed {config.seed}", 1, reason))
+    for config, _, summary in finished_runs(study):
+        if "diverged" in summary:
+            rows.append(("diverged in the tuning", f"{config.arm} seed {config.seed}", 1, summary["diverged"]))
     if stop := study.stop:
         rows.append(("stopped earlier", "primary", None, f"{stop.primary_pairs} pairs, decided {stop.date}"))
     for column, name in (("kind", "machine"), ("training_code", "training code")):
-        rows += [(name, value, count, None) for value, count in runs[column].value_counts().items()]
+        rows += [(name, value, count, None) for value, count in everything[column].value_counts().items()]
     changes = runs["uncommitted_changes"]
     for name, chosen in (("uncommitted changes", changes.eq(True)), ("unknown commit", runs["commit"].isna())):
         rows += [(name, arm, count, None) for arm, count in runs.loc[chosen, "arm"].value_counts(sort=False).items()]
