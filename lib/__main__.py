@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 from lib.data import cifar10_is_here, load_dataset
-from lib.files import REPORT, StudyError, data_folder, lock, outputs_folder, shown
+from lib.files import REPORT, StudyError, data_folder, lock, outputs_folder, run_folder, shown
 from lib.launch.notebook import execute
 from lib.launch.pool import Pool, check_trainable, missing_runs, slots, visible_gpus
-from lib.runs import finished_runs
-from lib.study import load_study, study_names
+from lib.runs import diverged, finished_runs
+from lib.study import load_study
 
 ANALYSIS_SECONDS = 60  # kept free at the end of a time budget
 
@@ -43,15 +43,11 @@ def main(arguments=None):
 def _options(arguments):
     # run_all.sh --help explains the options without needing the environment
     parser = argparse.ArgumentParser(prog="./run_all.sh", add_help=False, allow_abbrev=False)
-    parser.add_argument("words", nargs="*")
     parser.add_argument("--study")
     parser.add_argument("--engine", choices=("local", "slurm"), default="local")
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--time-budget", type=float, metavar="MINUTES")
     options = parser.parse_args(arguments)
-    for word in options.words:
-        known = word in (*study_names(), "benchmark")
-        parser.error(f"unknown word {word!r}: {f'did you mean --study {word}?' if known else 'see --help'}")
     if any(number is not None and number <= 0 for number in (options.jobs, options.time_budget)):
         parser.error("--jobs and --time-budget must be more than 0")
     if options.engine == "slurm" and (options.time_budget or not options.study):
@@ -77,6 +73,9 @@ def _run(study, name, options):
     deadline = options.time_budget and time.monotonic() + options.time_budget * 60 - ANALYSIS_SECONDS
     total = len(study.runs) + len(study.awaiting)
     print(f"study {study.name}: {study.title}; {len(finished_runs(study))} of {total} runs are complete")
+    for config in study.runs:
+        if diverged(folder := run_folder(study.name, config.arm, config.seed), config):
+            print(f"{config.arm} seed {config.seed} has diverged and is excluded: delete {shown(folder)} to try again")
     failed = left = 0
     while missing := missing_runs(study):
         check_trainable(study, missing)
@@ -94,10 +93,10 @@ def _run(study, name, options):
         print(f"the time budget leaves {left + len(study.awaiting)} runs for next time: the same command goes on")
     if failed:
         print(f"{failed} runs failed, as told above: the same command tries them again", file=sys.stderr)
-    if any(not config.validation_images for config, _, _ in finished_runs(study)):
+    if finished_runs(study):
         _analyse(study, name)
     else:
-        print("no run on the test images is complete, so there is nothing to analyse yet")
+        print("no run is complete, so there is nothing to analyse yet")
     return 1 if failed else 0
 
 
@@ -109,8 +108,8 @@ def _analyse(study, name):
     execute("analysis", folder, {"study": name})
     page = write_pages(study, name)
     print(f"results: {shown(folder / 'results.json')}; to read: {shown(page)}")
-    if study.name == "paper" and not os.environ.get("STUDY_OUTPUTS"):
-        from lib.paper import MissingTeXError, build  # which are about outputs/ alone
+    if study.name == "paper" and not os.environ.get("STUDY_OUTPUTS"):  # the paper is about outputs/ alone
+        from lib.paper import MissingTeXError, build
 
         try:
             print(f"paper: {shown(REPORT / 'paper.pdf')}, {build()} pages")

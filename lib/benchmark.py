@@ -16,7 +16,7 @@ from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizon
 from lib.files import outputs_folder
 from lib.train.augment import MEAN, STD, Normalise, crop_and_flip, pad
 from lib.train.models import build_model
-from lib.train.run import _device_name as device_name
+from lib.train.run import device_name
 from lib.train.trainer import DTYPES, Speedups, Trainer, choose_speedups
 
 # what each contender "without …" lacks, those first that need no compilation of their own

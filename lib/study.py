@@ -183,6 +183,9 @@ class Study(StudyFile):
             raise StudyError(f"{has}: add it to the seeds of a stage in the study file")
         if (config := of_arm[seed]) in self.awaiting:
             raise StudyError(f"{arm} waits for the tuning of study {self.name!r}: ./run_all.sh --study {self.name}")
+        if not isinstance(settings or {}, dict):
+            example = "{epochs: 1}"
+            raise StudyError(f"settings must be a mapping such as {example}; with papermill: -y 'settings: {example}'")
         if not settings:
             return config
         try:

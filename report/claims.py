@@ -17,6 +17,11 @@ def kinds_of_deviations(results):
     return {row["deviation"] for row in results["deviations"]}
 
 
+def p_text(p):
+    """A p-value for print; None where it is not known yet."""
+    return p if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 # LaTeX macro: (format, function of the results). A number that is null in results.json has no macro yet.
 NUMBERS = {
     **{f"Planned{stage.title()}": ("{}", runs(stage, "planned")) for stage in STAGES},
@@ -27,7 +32,7 @@ NUMBERS = {
     "Difference": ("{:+.2f}", lambda results: results["primary"]["difference_pp"]),
     "SeedInterval": ("{0[0]:+.2f} to {0[1]:+.2f}", lambda results: results["primary"]["seed_interval_pp"]),
     "CrossedInterval": ("{0[0]:+.2f} to {0[1]:+.2f}", lambda results: results["primary"]["crossed_interval_pp"]),
-    "PValue": ("{:.3f}", lambda results: results["primary"]["p_value"]),
+    "PValue": ("{}", lambda results: p_text(results["primary"]["p_value"])),
 }
 
 # (sentence as it stands in paper.tex, function of the results that must be true)

@@ -94,14 +94,12 @@ def make_metrics(rng, config, accuracy):
 
 
 def make_gates(folder, rng):
-    """gates.csv, gates.npz and lesions.csv of a network with gates."""
+    """gates.csv and lesions.csv of a network with gates."""
     spread = rng.normal(0.05, 0.005, len(BLOCKS))
     gates = pd.DataFrame({"block": BLOCKS, "mean": 0.5, "sd_channels": spread, "sd_images": spread / 2})
     gates[["share_below_0.1", "share_above_0.9"]] = 0.0
     gates["eta_squared"] = np.linspace(0.05, 0.7, len(BLOCKS)) + rng.normal(0, 0.01, len(BLOCKS))
     write_table(folder / "gates.csv", gates.assign(eta_squared_null=0.001, eta_squared_null_95=0.002))
-    means = {block: rng.uniform(0.3, 0.7, (10, 16)).astype(np.float16) for block in BLOCKS}
-    save_arrays(folder / "gates.npz", **means)
     lesions = [("none", "none", 0.9)]
     lesions += [(lesion, block, 0.88) for lesion in ("mean", "shuffled") for block in (*BLOCKS, "all")]
     table = pd.DataFrame(lesions, columns=["lesion", "block", "accuracy"])

@@ -15,6 +15,12 @@ stages:
 """
 
 
+def write_study(folder, text=STUDY):
+    """Path of the study file tiny.yaml in the folder."""
+    (folder / "tiny.yaml").write_text(text)
+    return folder / "tiny.yaml"
+
+
 def wait_until(true, seconds=300):
     """Return as soon as true() holds; fails when it does not in time."""
     deadline = time.monotonic() + seconds

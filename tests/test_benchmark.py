@@ -5,14 +5,13 @@ import math
 
 import pandas as pd
 import papermill
-import pytest
 import torch
 from torch.nn import functional
 
 from lib import benchmark
 from lib.files import NOTEBOOKS, ROOT, outputs_folder
 from lib.train.models import build_model
-from lib.train.trainer import DTYPES, Speedups, Trainer
+from lib.train.trainer import Speedups, Trainer
 
 CPU = torch.device("cpu")
 TIMES = pd.DataFrame({"slow": [4.0, 8.0, 4.0], "fast": [1.0, 2.0, 2.0]})
@@ -33,14 +32,6 @@ def test_contenders_take_turns_back_and_forth_after_a_warm_up():
     *_, times = benchmark.measure(contenders, 3)
     assert calls == list("aaabbb" + "ba" + "ab")
     assert times.to_dict("list") == {"a": [3, 8, 9], "b": [6, 7, 10]}
-
-
-def test_what_was_measured_before_a_contender_fails_can_be_summarised():
-    tables = benchmark.measure({"everyday": lambda: 2.0, "ours": lambda: 1.0, "broken": lambda: 1 / 0}, 2)
-    times = [next(tables), next(tables)][-1]
-    with pytest.raises(ZeroDivisionError):
-        next(tables)
-    assert benchmark.summarise(times, 8, "everyday")["times_everyday"].to_dict() == {"everyday": 1, "ours": 2}
 
 
 def test_each_speedup_that_the_device_has_is_taken_away_alone(make_config, monkeypatch):
@@ -87,16 +78,12 @@ def test_our_steps_stay_close_to_the_reference_and_others_are_found(make_config,
 
 def test_the_notebook_measures_all_contenders_and_writes_its_results(tmp_path):
     tiny = {"width": 1 / 16, "batch_size": 32, "rounds": 2, "steps": 1, "workers": 1}
-    papermill.execute_notebook(
-        NOTEBOOKS / "benchmark.ipynb", None, tiny, kernel_name="python3", cwd=ROOT, progress_bar=False
-    )
+    notebook = NOTEBOOKS / "benchmark.ipynb"
+    papermill.execute_notebook(notebook, None, tiny, kernel_name="python3", cwd=ROOT, progress_bar=False)
     (folder,) = outputs_folder("benchmark").iterdir()
     written = json.loads((folder / "results.json").read_text())
     speeds = written["speeds"]
     assert {"everyday", "resident", "ours", "ours, SE", "without channels-last"} <= set(speeds)
     assert all(speed["images_per_second"] > 0 for speed in speeds.values())
     assert written["speed_ratio"]["ours / everyday"]["median"] == speeds["ours"]["times_everyday"]
-    assert written["environment"]["precision"] in DTYPES
-    assert [row["what"] for row in written["targets"]][0] == "speed: ours / everyday"
     assert list(pd.read_csv(folder / "speeds.csv")["contender"]) == list(speeds)
-    assert (folder / "figures" / "speed.pdf").exists()

@@ -6,7 +6,7 @@ import types
 
 import pytest
 from made_runs import make_run
-from processes import STUDY
+from processes import STUDY, write_study
 
 from lib.files import StudyError, outputs_folder, read_json, run_folder, write_json
 from lib.launch import pages, pool
@@ -18,8 +18,7 @@ SHORT = "  - {name: short, arms: [resnet18, se_resnet18], seeds: 1, variants: {s
 
 @pytest.fixture
 def study(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(STUDY.replace("epochs: 2", "epochs: 4") + SHORT)
-    return load_study(str(tmp_path / "tiny.yaml"))
+    return load_study(str(write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 4") + SHORT)))
 
 
 def folder_of(study, config):
@@ -45,8 +44,8 @@ class StandIns:
         self.started.append((config, environment))
         return types.SimpleNamespace(wait=lambda: self.train(config), stop=lambda: self.stopped.append(config))
 
-    def names(self):
-        return [(config.arm, config.seed) for config, _ in self.started]
+    def configs(self):
+        return [config for config, _ in self.started]
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def work(study, environments=({"OMP_NUM_THREADS": "1"},), seconds=None):
 def test_runs_are_started_in_the_order_of_the_study_and_none_is_repeated(study, notebooks):
     finish(study, study.runs[1])
     assert work(study) == (0, 0)
-    assert [config for config, _ in notebooks.started] == [study.runs[0], *study.runs[2:]]
+    assert notebooks.configs() == [study.runs[0], *study.runs[2:]]
     assert not missing_runs(study)
 
 
@@ -115,33 +114,29 @@ def test_a_cpu_takes_two_runs_unless_told_otherwise(monkeypatch):
     assert "CUDA_VISIBLE_DEVICES" not in slots([])[0]
 
 
-def needed(seconds):
-    """What the budget must hold for a run that is expected to train for so long."""
-    return pool.NOTEBOOK_SECONDS + pool.MARGIN * seconds
-
-
 @pytest.mark.parametrize(("seconds", "full", "short"), [(99, 3, 2), (30, 0, 2), (10, 0, 0)])
 def test_a_time_budget_starts_only_what_fits_and_shorter_runs_instead(seconds, full, short, study, notebooks):
     finish(study, study.runs[0], train_seconds=40)  # a run with four epochs; those of one epoch need a quarter
     notebooks.train = lambda config: finish(study, config, train_seconds=10 * config.epochs)
     failed, left = work(study, seconds=seconds + 5)
     assert (failed, left) == (0, 5 - full - short)
-    assert sorted(config.epochs for config, _ in notebooks.started) == [1] * short + [4] * full
+    assert sorted(config.epochs for config in notebooks.configs()) == [1] * short + [4] * full
 
 
 def test_before_anything_has_finished_one_run_is_started_and_then_judged_by(study, notebooks):
     notebooks.train = lambda config: finish(study, config, train_seconds=1000)
     assert work(study, seconds=50) == (0, 5)
-    assert notebooks.names() == [("resnet18", 0)]
+    assert notebooks.configs() == [study.runs[0]]
 
 
 def test_expected_times_count_threads_and_epochs_that_are_done(study, notebooks):
     finish(study, study.runs[0], train_seconds=40, threads=1)
+    seconds = pool.NOTEBOOK_SECONDS + pool.MARGIN * 11
     for threads, epochs, fits in ((1, 0, False), (4, 0, True), (1, 3, True)):
         metrics = folder_of(study, study.runs[1]) / "metrics.csv"
         metrics.parent.mkdir(parents=True, exist_ok=True)
         metrics.write_text("epoch\n" + "1\n" * epochs)
-        judge = Pool(study, "tiny", [], [{"OMP_NUM_THREADS": "1"}], time.monotonic() + needed(11))
+        judge = Pool(study, "tiny", [], [{"OMP_NUM_THREADS": "1"}], time.monotonic() + seconds)
         assert judge._fits(study.runs[1], {"OMP_NUM_THREADS": str(threads)}) == fits
 
 
@@ -162,26 +157,15 @@ def test_an_interruption_stops_all_runs_and_starts_no_other(study, notebooks, mo
     monkeypatch.setattr(pool.Pool, "_stop", lambda self: (stop(self), ended.set()))
     with pytest.raises(KeyboardInterrupt):
         work(study, [{"OMP_NUM_THREADS": "1"}] * 2)
-    assert notebooks.stopped == [config for config, _ in notebooks.started] and len(notebooks.started) == 2
+    assert notebooks.stopped == notebooks.configs() and len(notebooks.started) == 2
     assert "failed" not in capsys.readouterr().err
 
 
-def test_a_log_that_is_no_terminal_gets_whole_lines_now_and_then(study, notebooks, monkeypatch, capsys):
-    monkeypatch.setattr(pool, "LINE_SECONDS", 0)
-    notebooks.train = lambda config: (time.sleep(0.05), finish(study, config))
-    work(study)
-    text = capsys.readouterr().err
-    assert "\r" not in text and "0 of 18 epochs; resnet18 seed 0\n" in text and "done: resnet18 seed 0\n" in text
-
-
-def test_runs_on_other_images_are_refused(study):
+def test_runs_on_other_images_and_networks_that_cannot_be_built_are_refused(study):
     check_trainable(study, missing_runs(study))
     finish(study, study.runs[0])
     with pytest.raises(StudyError, match="was trained on other images .*set STUDY_OUTPUTS"):
         check_trainable(study, missing_runs(study))
-
-
-def test_networks_that_cannot_be_built_are_refused(study):
     configs = [config.model_copy(update={"reduction": 3}) for config in study.runs]
     with pytest.raises(StudyError, match="reduction = 3"):
         check_trainable(study, configs)
@@ -195,6 +179,28 @@ def test_each_arm_shows_one_training_and_only_lost_ones_are_executed_again(study
     kept.parent.mkdir()
     kept.write_text("kept")
     found = pages.ensure_notebooks(study, "tiny")
-    assert notebooks.names() == [("se_resnet18", 0)]
+    assert notebooks.configs() == [study.run("se_resnet18", 0)]
     assert found == {"resnet18": kept, "se_resnet18": kept.with_name("train-se_resnet18.ipynb")}
     assert (kept.read_text(), found["se_resnet18"].read_text()) == ("kept", "executed")
+
+
+def test_a_diverged_run_is_not_repeated_unless_its_settings_have_changed(study):
+    config = study.runs[0]
+    write_json(folder_of(study, config) / "config.json", config.to_dict())
+    write_json(folder_of(study, config) / "failure.json", {"reason": "the loss is nan"})
+    assert config not in missing_runs(study) and len(missing_runs(study)) == len(study.runs) - 1
+    write_json(folder_of(study, config) / "config.json", config.to_dict() | {"epochs": 9})
+    assert missing_runs(study) == list(study.runs)
+
+
+def test_no_training_page_shows_a_primary_run_before_the_primary_comparison_is_complete(study, notebooks):
+    unfinished = study.run("se_resnet18", 1)
+    for config in study.runs:
+        if config != unfinished:
+            finish(study, config)
+            (folder_of(study, config) / "notebook.ipynb").write_text(config.arm)
+    shown = {path.read_text() for path in pages.ensure_notebooks(study, "tiny").values()}
+    assert not shown & {"resnet18", "se_resnet18"}
+    finish(study, unfinished)
+    shown = {path.read_text() for path in pages.ensure_notebooks(study, "tiny").values()}
+    assert shown == {"resnet18", "se_resnet18"}

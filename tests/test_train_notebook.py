@@ -1,17 +1,16 @@
-"""train.ipynb as a file, and executed as by hand on a tiny study."""
+"""train.ipynb, executed as by hand on a tiny study."""
 
-import ast
 import re
 
 import nbformat
 from made_runs import make_run
 from nbclient import NotebookClient
-from processes import STUDY
+from processes import STUDY, write_study
+from test_run import execute
 
 from lib.data import load_dataset
 from lib.files import NOTEBOOKS, read_json, run_folder
 from lib.study import load_study
-from lib.train.run import execute
 
 INTERRUPT = """
 from lib.train.trainer import Trainer
@@ -21,12 +20,11 @@ def interrupt(): Trainer.train_epoch = original; raise KeyboardInterrupt
 
 
 def read_notebook(**parameters):
-    """The notebook with these parameters, its code cells, and the one of its parameters."""
+    """The notebook with these parameters."""
     notebook = nbformat.read(NOTEBOOKS / "train.ipynb", as_version=4)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", ())]
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
-    return notebook, cells, cell
+    return notebook
 
 
 def execute_by_hand(notebook):
@@ -36,24 +34,10 @@ def execute_by_hand(notebook):
     return "".join(output.get("text", "") for output in outputs), sum("image/png" in o.get("data", ()) for o in outputs)
 
 
-def write_study(folder, text):
-    (folder / "tiny.yaml").write_text(text)
-    return str(folder / "tiny.yaml")
-
-
-def test_the_file_is_clean_and_reads_as_prose():
-    notebook, cells, parameters = read_notebook()
-    assert all(not cell.outputs and cell.execution_count is None for cell in cells)
-    assert all(len(cell.source.splitlines()) <= 25 and "import *" not in cell.source for cell in cells)
-    for statement in ast.parse(parameters.source).body:
-        ast.literal_eval(statement.value)
-    assert "**Question.**" in notebook.cells[0].source and len(notebook.cells) >= 2 * len(cells)
-
-
 def test_a_training_that_is_interrupted_and_goes_on_equals_execute(tmp_path, monkeypatch):
-    study = write_study(tmp_path, STUDY)
+    study = str(write_study(tmp_path))
     monkeypatch.delenv("STUDY_HEADLESS", raising=False)
-    notebook, _, _ = read_notebook(study=study, settings={"epochs": 2})
+    notebook = read_notebook(study=study, settings={"epochs": 2})
     place = next(index for index, cell in enumerate(notebook.cells) if "with run.training(" in cell.source)
     interrupted = nbformat.v4.new_code_cell(INTERRUPT + notebook.cells[place].source)
     interrupted.metadata["tags"] = ["raises-exception"]
@@ -70,10 +54,10 @@ def test_a_training_that_is_interrupted_and_goes_on_equals_execute(tmp_path, mon
 
 
 def test_a_finished_run_is_shown_without_its_images(tmp_path):
-    study = write_study(tmp_path, STUDY.replace("digits", "cifar10"))
+    study = str(write_study(tmp_path, STUDY.replace("digits", "cifar10")))
     folder = run_folder("tiny", "se_resnet18", 0)
     make_run(folder, load_study(study).run("se_resnet18", 0))
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    text, pictures = execute_by_hand(read_notebook(study=study)[0])
+    text, pictures = execute_by_hand(read_notebook(study=study))
     assert "is complete" in text and "The images are not here" in text and pictures == 2  # curves, confusions
     assert before == {path: path.read_bytes() for path in folder.iterdir()}

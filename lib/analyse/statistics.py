@@ -120,11 +120,11 @@ def crossed_interval(correct_arm, correct_baseline):
     correct_*: bool (n, N), row i of both the same seed. Two-way crossed random effects (model: Owen 2007, "The
     pigeonhole bootstrap"): the variance of the mean is (S + I − R) / nN with the mean squares of seeds, images and
     residual; a component below 0 counts as 0. Student's t with Satterthwaite's degrees of freedom; covers 94 to 99 of
-    100 from three seeds on. None without two seeds, two images and some spread. ValueError for different shapes.
+    100 from three seeds on. None without three seeds, two images and some spread. ValueError for different shapes.
     """
     differences = 100 * np.subtract(*paired(correct_arm, correct_baseline))
     n, n_images = differences.shape
-    if min(n, n_images) < 2 or not np.ptp(differences):
+    if n < 3 or n_images < 2 or not np.ptp(differences):
         return None
     mean, by_seed, by_image = differences.mean(), differences.mean(axis=1), differences.mean(axis=0)
     df_residual = (n - 1) * (n_images - 1)

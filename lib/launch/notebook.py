@@ -15,21 +15,18 @@ import tempfile
 import threading
 from pathlib import Path
 
-from lib.files import NOTEBOOKS, ROOT, StudyError, atomic_write, outputs_folder, run_folder, shown, suggestion
+from lib.files import NOTEBOOKS, ROOT, StudyError, atomic_write, outputs_folder, run_folder, shown
 
-START_SECONDS = 600  # that a kernel may take to start, on a slow disk or a busy machine
 OUR_ERRORS = ("StudyError", "DivergedError")  # their messages need no name before them
 KILLED = "its process was killed, perhaps for want of memory: close other programs, or run fewer at a time (--jobs)"
-FULL = "the disk is full: free space or set STUDY_OUTPUTS"
 MACHINE_PATHS = rf"{re.escape(str(ROOT))}/|\S*/ipykernel_\d+/"  # the latter hold cells
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class NotebookProcess:
-    """One execution of `template`, started at once; `output` appears when it has succeeded.
+    """One execution of `template`, started at once; `output` appears when it has succeeded, `log` holds what it prints.
 
-    log: path of what it prints; parameters: {name: value} for the cell tagged `parameters`; environment: variables to
-    set for it. Raises StudyError where the log cannot be written.
+    parameters: for the cell tagged so; environment: more variables. Raises StudyError when it cannot write the log.
     """
 
     def __init__(self, template, output, log, parameters, environment=None):
@@ -67,8 +64,9 @@ class NotebookProcess:
                 return line.removeprefix("error: ")
         if status == -signal.SIGKILL:
             return KILLED
-        full = shutil.disk_usage(self.log.parent).free < 2**20  # then the log had no room for its own error
-        return FULL if full else f"it ended with status {status} and without an error"
+        if shutil.disk_usage(self.log.parent).free < 2**20:  # then the log had no room for its own error
+            return "the disk is full: free space or set STUDY_OUTPUTS"
+        return f"it ended with status {status} and without an error"
 
 
 def run_process(study, name, config, environment):
@@ -98,22 +96,12 @@ def _execute(template, output, parameters):
     import nbformat
     import papermill
 
-    known = list(papermill.inspect_notebook(template))
-    for name in set(parameters) - set(known):
-        raise StudyError(f"{shown(template)} has no parameter {name!r}{suggestion(name, known)}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # nobody's own kernels and profiles
         for what in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
             os.environ[what] = scratch
-        notebook = papermill.execute_notebook(
-            template,
-            None,
-            parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            log_output=True,
-            start_timeout=START_SECONDS,
-            coalesce_streams=True,
-        )
+        how = {"kernel_name": "python3", "progress_bar": False, "log_output": True, "coalesce_streams": True}
+        how["start_timeout"] = 600  # seconds, for a slow disk or a busy machine
+        notebook = papermill.execute_notebook(template, None, parameters, **how)
     atomic_write(Path(output), lambda file: file.write(nbformat.writes(_without_traces(notebook)).encode()))
 
 
@@ -129,10 +117,9 @@ def _without_traces(notebook):
             cell.id = "injected-parameters"
         if cell.cell_type == "code":
             cell.outputs = [each for each in cell.outputs if WIDGET not in each.get("data", ())]
-            for output in cell.outputs:
-                for texts, kind in ((output, "text"), (output.get("data", {}), "text/plain")):
-                    if kind in texts:
-                        texts[kind] = re.sub(MACHINE_PATHS, "", texts[kind])
+            for texts in [part for output in cell.outputs for part in (output, output.get("data", {}))]:
+                for kind in {"text", "text/plain"} & set(texts):
+                    texts[kind] = re.sub(MACHINE_PATHS, "", texts[kind])
     return notebook
 
 
@@ -146,7 +133,7 @@ def _one_line(error):
 
 
 def _end_with_the_launcher():
-    os.read(0, 1)  # returns when the launcher has ended, because nothing is ever written
+    os.read(0, 1)  # returns when the launcher has ended, because it never writes
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -7,6 +7,7 @@ from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
+from lib.analyse.results import load_runs
 from lib.files import ROOT, StudyError, atomic_write, outputs_folder, shown
 from lib.launch.notebook import run_process
 from lib.runs import finished_runs
@@ -29,15 +30,16 @@ def write_pages(study, name):
 
 
 def ensure_notebooks(study, name):
-    """{arm: path of an executed training notebook} for each arm with a finished run, which is the one that it shows.
+    """{arm: path of an executed training notebook} for each arm with a finished run, of whatever variant.
 
-    An arm counts once, with all its variants. Where its notebook is missing, it is executed again over the finished
-    run, which repeats nothing.
+    A notebook that is missing is executed again over the finished run, which repeats nothing. Until the primary
+    comparison is complete, none shows a run of it: two of them would show a first difference.
     """
-    notebooks = {}
+    notebooks, runs = {}, load_runs(study)
+    withheld = set(runs.loc[runs["withheld"], "arm"])
     for config, folder, _ in finished_runs(study):
         arm = config.arm.split(SEPARATOR)[0]
-        if config.validation_images or arm in notebooks:
+        if config.validation_images or arm in notebooks or config.arm in withheld:
             continue
         executed, kept = folder / "notebook.ipynb", outputs_folder(study.name) / "notebooks" / f"train-{arm}.ipynb"
         if not executed.exists() and not kept.exists():
@@ -52,8 +54,7 @@ def ensure_notebooks(study, name):
 def notebook_to_html(notebook_path, html_path, title, fold_code=False):
     """Write an executed notebook as one page, with formulas as MathML and a table of contents.
 
-    fold_code: whether code shows only on a click. Raises StudyError for a notebook that cannot be read and for a page
-    that cannot be written.
+    fold_code: whether code shows only on a click. Raises StudyError for a damaged notebook.
     """
     exporter = HTMLExporter(template_name="offline", extra_template_basedirs=[str(TEMPLATES)])
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True

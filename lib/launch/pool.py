@@ -12,7 +12,7 @@ from tqdm import tqdm
 from lib.data import load_dataset
 from lib.files import StudyError, read_json, run_folder, shown
 from lib.launch.notebook import run_process
-from lib.runs import finished_runs, read_summary
+from lib.runs import diverged, finished_runs, read_summary
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 60  # between lines where there is no terminal for a bar
@@ -25,22 +25,14 @@ def visible_gpus():
     """What CUDA_VISIBLE_DEVICES would say for each GPU, one string each; StudyError for one too old for torch."""
     import torch
 
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
+    named, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
+    supported = [int(name.removeprefix("sm_")) for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
     for index in range(count):
         major, minor = torch.cuda.get_device_capability(index)
-        supported = [int(name.removeprefix("sm_")) for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
-        if supported and 10 * major + minor < min(supported):
-            raise StudyError(
-                f"{torch.cuda.get_device_name(index)} is too old for torch {torch.__version__}: put torch==2.7.1 and "
-                "torchvision==0.22.1 into environment.yml, or set CUDA_VISIBLE_DEVICES= to use the CPU"
-            )
+        if 10 * major + minor < min(supported, default=0):
+            name = torch.cuda.get_device_name(index)
+            raise StudyError(f"{name} is too old for this torch: the first lines of environment.yml name one for it")
     return named.split(",")[:count] if named else [str(index) for index in range(count)]
-
-
-def thread_limits(threads):
-    """Environment variables that keep a run to so many CPU threads."""
-    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
 
 
 def slots(gpus, jobs=None):
@@ -50,14 +42,15 @@ def slots(gpus, jobs=None):
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jobs = jobs or len(gpus) or min(2, cores)
-    limits = thread_limits(max(1, cores // jobs))
+    limits = {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
     return [limits | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}) for slot in range(jobs)]
 
 
 def missing_runs(study):
-    """Configs of the runs that are not complete, in the order of the study."""
-    finished = {(config.arm, config.seed) for config, _, _ in finished_runs(study)}
-    return [config for config in study.runs if (config.arm, config.seed) not in finished]
+    """Configs of the runs that are not complete and have not diverged either, in the order of the study."""
+    finished = {config for config, _, _ in finished_runs(study)}
+    rest = [config for config in study.runs if config not in finished]
+    return [config for config in rest if not diverged(run_folder(study.name, config.arm, config.seed), config)]
 
 
 def check_trainable(study, configs):
@@ -66,8 +59,8 @@ def check_trainable(study, configs):
 
     from lib.train.models import build_model
 
-    for config in {config.arm: config for config in configs}.values():
-        with torch.device("meta"):
+    with torch.device("meta"):
+        for config in {config.arm: config for config in configs}.values():
             build_model(config, 10)
     dataset = load_dataset(configs[0].dataset)
     for _, folder, summary in finished_runs(study)[:1]:
@@ -79,10 +72,9 @@ def check_trainable(study, configs):
 
 
 class Pool:
-    """The missing runs of a study on a number of slots, as `slots` gives them.
+    """Runs of a study on a number of slots, as `slots` gives them; name: what the notebook's parameter `study` gets.
 
-    name: what the notebook's parameter `study` gets. deadline: on the clock time.monotonic(); no run is started that
-    would not be finished by then, and a shorter one further down the list is started instead.
+    deadline: on the clock time.monotonic(). A run that would not be finished by then gives way to shorter ones.
     """
 
     def __init__(self, study, name, configs, slots, deadline=None):
@@ -94,10 +86,7 @@ class Pool:
         self.pace, self.measured = max(known, default=None), []
 
     def work(self):
-        """Run everything; returns how many runs failed, and how many the deadline kept from starting.
-
-        A run that fails does not stop the others. Ctrl-C stops all of them at their last checkpoints.
-        """
+        """Run everything; returns how many runs failed, and how many the deadline kept from starting."""
         with contextlib.closing(self.progress), ThreadPoolExecutor(len(self.slots)) as threads:
             workers = [threads.submit(self._work_in, slot) for slot in self.slots]
             try:
@@ -169,7 +158,7 @@ class Progress:
     def show(self, running, note=""):
         """Show the epochs that are done by now, which runs are running, and a note behind them."""
         done = self.settled_epochs + sum(epochs_done(self.study, config) for config in running)
-        told = ", ".join([*(f"{config.arm} seed {config.seed}" for config in running), *([note] if note else [])])
+        told = ", ".join([f"{config.arm} seed {config.seed}" for config in running] + [note] * bool(note))
         if self.bar.disable and time.monotonic() - self.last_line >= LINE_SECONDS:
             self.last_line = time.monotonic()
             print(f"{done} of {self.bar.total} epochs; {told}", file=sys.stderr, flush=True)
@@ -191,11 +180,8 @@ class Progress:
 
 def epochs_done(study, config):
     """Number of epochs in the metrics that a run has written so far."""
-    try:
-        text = (run_folder(study.name, config.arm, config.seed) / "metrics.csv").read_text(encoding="utf-8")
-    except OSError:
-        return 0
-    return max(0, len(text.splitlines()) - 1)
+    path = run_folder(study.name, config.arm, config.seed) / "metrics.csv"
+    return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.exists() else 0
 
 
 def work(config):

@@ -1,7 +1,7 @@
 """Train the missing runs of a study as SLURM jobs: one job array through submitit, watched until all of it has ended.
 
-What the user of a cluster chooses comes from sbatch's own variables (SBATCH_PARTITION, SBATCH_TIMELIMIT, …), which go
-before what is set here. All nodes must share the folders of images and results, and the locks of files in them.
+sbatch's own variables (SBATCH_PARTITION, SBATCH_TIMELIMIT, …) go before what is set here. All nodes must share the
+folders of images and results, and the locks of files in them.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import submitit
 
 from lib.files import ROOT, StudyError, data_folder, outputs_folder, run_folder
 from lib.launch.notebook import run_process
-from lib.launch.pool import Progress, thread_limits
+from lib.launch.pool import Progress
 from lib.study import load_study
 
 POLL_SECONDS = 5
@@ -27,14 +27,13 @@ ENDED |= {"REVOKED", "TIMEOUT", FORGOTTEN}
 def run_jobs(study, name, configs, jobs=None):
     """Run the configs as jobs, at most `jobs` at once; returns how many of them are not complete in the end.
 
-    name: what the notebook's parameter `study` gets. A job that fails or is cancelled does not stop the others; Ctrl-C
-    cancels all. Raises StudyError where jobs of an earlier command are still queued, and where SLURM takes no new ones.
+    name: what the notebook's parameter `study` gets. Ctrl-C cancels all jobs. Raises StudyError when those of an
+    earlier command are still queued, or SLURM takes no new ones.
     """
     ours = str(outputs_folder(study.name))
     queued = {job.split("_")[0] for job, (state, mark) in _queue().items() if mark == ours and state not in ENDED}
     if queued:
-        job = " ".join(sorted(queued))
-        raise StudyError(f"jobs of an earlier command are still in the queue: wait for their end, or scancel {job}")
+        raise StudyError(f"jobs of an earlier command are still queued: wait, or scancel {' '.join(sorted(queued))}")
     active = dict(zip(configs, _submit(study, name, configs, jobs), strict=True))
     with contextlib.closing(Progress(study, configs)) as progress:
         try:
@@ -53,7 +52,7 @@ def execute(name, arm, seed, folders):
     """Execute one run inside its job; raises StudyError when it fails. folders: STUDY_DATA and STUDY_OUTPUTS."""
     os.environ.update(folders)
     study = load_study(name)
-    run_process(study, name, study.run(arm, seed), thread_limits(os.environ["SLURM_CPUS_ON_NODE"])).wait()
+    run_process(study, name, study.run(arm, seed), {"OMP_NUM_THREADS": os.environ["SLURM_CPUS_ON_NODE"]}).wait()
 
 
 def _submit(study, name, configs, jobs):

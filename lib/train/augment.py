@@ -21,10 +21,6 @@ class EpochPlan(NamedTuple):
     left: torch.Tensor
     flip: torch.Tensor
 
-    def to(self, device):
-        """The same plan on another device."""
-        return EpochPlan(*(choices.to(device) for choices in self))
-
     def step(self, index):
         """The choices (batch,) of one step; index: an int, or an int64 tensor (1,) that a captured step can advance."""
         index = torch.as_tensor(index, device=self.order.device).view(1)

@@ -6,6 +6,7 @@ The test images are read here, once a run and after the last epoch, and nowhere 
 import hashlib
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,14 +20,12 @@ from lib.train.models import build_model
 from lib.train.trainer import DivergedError, Speedups, Trainer
 
 FIXED_IMAGES = 4
-FIXED_LEARNING_RATE = 0.01  # of the one step; small, so that rounding is not magnified
 
 
 class Evaluation(NamedTuple):
-    """What a run keeps of its network: scores for the summary, test logits (N, classes), labels (N,), and its gates.
+    """What a run keeps of its network: scores for the summary, test logits (N, classes), labels (N,), and two tables.
 
-    gates and lesions: tables, class_gates: {block: float16 (classes, C)}; None and empty for a network without gates.
-    A run of the tuning keeps scores alone.
+    The tables are None for a network without gates. A run of the tuning keeps scores alone.
     """
 
     scores: dict
@@ -34,7 +33,6 @@ class Evaluation(NamedTuple):
     labels: np.ndarray | None = None
     gates: pd.DataFrame | None = None
     lesions: pd.DataFrame | None = None
-    class_gates: dict = {}
 
 
 def evaluate(trainer, dataset):
@@ -53,37 +51,22 @@ def _evaluate(trainer, dataset):
     if config.validation_images:
         _, held_out = split_indices(dataset.train_labels, config.validation_images)
         logits, labels = trainer.predict(dataset.train_images[held_out]), dataset.train_labels[held_out]
-        _check_finite(logits)
         return Evaluation({f"val_{name}": value for name, value in score(logits, labels).items()})
     labels = dataset.test_labels
-    logits, gates = predict_with_gates(trainer.model, trainer.predict, dataset.test_images)
-    stored = stored_logits(logits)
-    _check_finite(stored)
+    logits, gates = predict_with_gates(trainer, dataset.test_images)
     # scores come from the logits as they are stored, so that anyone gets the same numbers from the file
-    scores = {f"test_{name}": value for name, value in score(stored, labels).items()}
+    scores = {f"test_{name}": value for name, value in score(stored_logits(logits), labels).items()}
     scores["logits_sha256"] = hashlib.sha256(logits.tobytes()).hexdigest()
     if not gates:
         return Evaluation(scores, logits, labels)
     rows = [{"block": block, **gate_statistics(values, labels)} for block, values in gates.items()]
-    means = {block: class_mean_gates(values, labels, len(dataset.classes)) for block, values in gates.items()}
-    return Evaluation(scores, logits, labels, pd.DataFrame(rows), _lesion_table(trainer, dataset), means)
-
-
-def _lesion_table(trainer, dataset):
-    chosen = slice(trainer.config.lesion_images)
-    _, training_gates = predict_with_gates(trainer.model, trainer.predict, dataset.train_images[chosen])
-    means = {block: values.mean(0) for block, values in training_gates.items()}
-    images, labels = dataset.test_images[chosen], dataset.test_labels[chosen]
-    return pd.DataFrame(lesions(trainer.model, trainer.predict, images, labels, means))
-
-
-def _check_finite(logits):
-    if not np.isfinite(logits).all():
-        raise DivergedError("the logits are not finite: the run has failed; try a lower learning_rate")
+    return Evaluation(scores, logits, labels, pd.DataFrame(rows), pd.DataFrame(lesions(trainer, dataset)))
 
 
 def score(logits, labels):
     """Accuracy (fraction) and mean negative log-likelihood (nats) of logits (N, classes), labels integers (N,)."""
+    if not np.isfinite(logits).all():
+        raise DivergedError("the logits are not finite: try a lower learning_rate")
     return {"accuracy": float((logits.argmax(1) == labels).mean()), "loss": nll(logits, labels)}
 
 
@@ -93,41 +76,29 @@ def gated_blocks(model):
     return {f"block{number}": block.gate for number, block in blocks if hasattr(block.gate, "gate")}
 
 
-@torch.no_grad()
-def predict_with_gates(model, predict, images):
-    """Logits (N, classes) of the network as it is, and its gates {block: float32 (N, C)}.
-
-    `predict(images)` runs `model` over uint8 images (N, 32, 32, 3) in parts, as Trainer.predict does.
-    """
-    parts = {block: [] for block in gated_blocks(model)}
-    with ExitStack() as hooks:
-        for block, module in gated_blocks(model).items():
-            hooks.enter_context(module.register_forward_hook(_recorder(parts[block])))
-        logits = predict(images)
+def predict_with_gates(trainer, images):
+    """Logits (N, classes) of the network as it is, and its gates {block: float32 (N, C)}."""
+    parts = {block: [] for block in gated_blocks(trainer.model)}
+    logits = _predict_hooked(trainer, images, {block: partial(_record, gates) for block, gates in parts.items()})
     return logits, {block: torch.cat(gates).numpy() for block, gates in parts.items()}
 
 
-def _recorder(parts):
+def _predict_hooked(trainer, images, hooks):
+    """Logits (N, classes) with forward hooks on the gates of some blocks, {block: hook}."""
+    modules = gated_blocks(trainer.model)
+    with ExitStack() as stack:
+        for block, hook in hooks.items():
+            stack.enter_context(modules[block].register_forward_hook(hook))
+        return trainer.predict(images)
+
+
+def _record(parts, module, inputs, output):
     """Forward hook that appends the gates of each part of the images to `parts`."""
-
-    def hook(module, inputs, output):
-        parts.append(module.gate(inputs[0]).float().cpu())
-
-    return hook
-
-
-@torch.no_grad()
-def lesioned(model, predict, images, replacements):
-    """Logits (N, classes) with the gates of some blocks replaced by others, {block: (N, C)}, row by image."""
-    modules = gated_blocks(model)
-    with ExitStack() as hooks:
-        for block, gates in replacements.items():
-            hooks.enter_context(modules[block].register_forward_hook(_replacer(gates)))
-        return predict(images)
+    parts.append(module.gate(inputs[0]).float().cpu())
 
 
 def _replacer(gates):
-    """Forward hook that scales the module's input by `gates` (N, C); it counts the images that have passed."""
+    """Forward hook that scales the input by other gates (N, C), row by image; it counts the images that have passed."""
     passed = 0
 
     def hook(module, inputs, output):
@@ -140,24 +111,28 @@ def _replacer(gates):
     return hook
 
 
-def lesions(model, predict, images, labels, mean_gates):
-    """Test accuracy and loss of the network with its gates disturbed: rows lesion, block, accuracy, loss (nats).
+def lesions(trainer, dataset):
+    """Accuracy and loss (nats) of the network with its gates disturbed, on the first `lesion_images` test images.
 
-    Lesions: none (block none); mean, the gate's mean over training images, mean_gates {block: (C,)}; shuffled, the
-    gates of another image, for all blocks and lesions the same other image. Each is made in one block at a time and in
-    all at once (block all). images: uint8 (N, 32, 32, 3), labels: integers (N,).
+    Rows lesion, block, accuracy, loss. Lesions: none (block none); mean, the gate's mean over as many training images;
+    shuffled, the gates of another image, for all blocks and lesions the same other image. Each is made in one block at
+    a time and in all at once (block all).
     """
-    logits, gates = predict_with_gates(model, predict, images)
+    chosen = slice(trainer.config.lesion_images)
+    _, training_gates = predict_with_gates(trainer, dataset.train_images[chosen])
+    images, labels = dataset.test_images[chosen], dataset.test_labels[chosen]
+    logits, gates = predict_with_gates(trainer, images)
     rows = [{"lesion": "none", "block": "none", **score(logits, labels)}]
     others = derangement(len(images))
     disturbed = {
-        "mean": {block: np.broadcast_to(mean_gates[block], gates[block].shape) for block in gates},
+        "mean": {block: np.broadcast_to(training_gates[block].mean(0), gates[block].shape) for block in gates},
         "shuffled": {block: gates[block][others] for block in gates},
     }
     for lesion, replacements in disturbed.items():
         one_at_a_time = {block: {block: replacement} for block, replacement in replacements.items()}
-        for block, chosen in (one_at_a_time | {"all": replacements}).items():
-            rows.append({"lesion": lesion, "block": block, **score(lesioned(model, predict, images, chosen), labels)})
+        for block, replaced in (one_at_a_time | {"all": replacements}).items():
+            hooks = {each: _replacer(values) for each, values in replaced.items()}
+            rows.append({"lesion": lesion, "block": block, **score(_predict_hooked(trainer, images, hooks), labels)})
     return rows
 
 
@@ -199,33 +174,20 @@ def gate_statistics(gates, labels, permutations=20):
 
 def _eta_squared(deviations, labels):
     """Share of the sum of squares of deviations (N, C) from the mean of each channel that lies between classes."""
-    present, labels = np.unique(labels, return_inverse=True)
-    sums, counts = _class_sums(deviations, labels, len(present))
+    members = (labels == np.unique(labels)[:, None]).astype(float)
+    sums, counts = members @ deviations, members.sum(1, keepdims=True)
     return float((sums**2 / counts).sum() / (deviations**2).sum())
-
-
-def class_mean_gates(gates, labels, classes):
-    """Mean gate of each class, float16 (classes, C), of gates (N, C), labels (N,); NaN for a class without images."""
-    sums, counts = _class_sums(gates, labels, classes)
-    with np.errstate(invalid="ignore"):
-        return (sums / counts).astype(np.float16)
-
-
-def _class_sums(values, labels, classes):
-    """Sums float64 (classes, C) of values (N, C) over the images of each class, and their numbers (classes, 1)."""
-    members = (labels == np.arange(classes)[:, None]).astype(float)
-    return members @ values, members.sum(1, keepdims=True)
 
 
 def fixed_answers(config, classes):
     """Logits of four fixed images, 4 lists of `classes` floats each: `untrained`, and `after_one_step` of training.
 
-    They tell whether today's code still builds and trains the network of a finished run. Computed on the CPU in float32
-    whatever the run uses, from the seed of the config, with six digits kept. The step trains on the four images, so
-    that it covers crops, loss and optimizer too.
+    They tell whether today's code still builds and trains the network of a finished run: the step covers crops, loss
+    and optimizer too. Computed on the CPU in float32, from the seed of the config, with six digits kept.
     """
     images = np.random.default_rng(0).integers(0, 256, (FIXED_IMAGES, 32, 32, 3), dtype=np.uint8)
-    changes = {"batch_size": FIXED_IMAGES, "epochs": 1, "warmup_epochs": 0.0, "learning_rate": FIXED_LEARNING_RATE}
+    # a small learning rate, so that rounding is not magnified
+    changes = {"batch_size": FIXED_IMAGES, "epochs": 1, "warmup_epochs": 0.0, "learning_rate": 0.01}
     config = config.model_copy(update=changes)
     model = build_model(config, classes)
     trainer = Trainer(config, model, images, np.arange(FIXED_IMAGES), torch.device("cpu"), "fp32", Speedups())

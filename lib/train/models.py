@@ -3,7 +3,6 @@
 Base network: He et al. 2016, arXiv 1512.03385, with the CIFAR stem (3×3 convolution, stride 1, no pooling).
 """
 
-import functools
 import hashlib
 
 import torch
@@ -25,9 +24,7 @@ class SEGate(nn.Module):
     def __init__(self, channels, reduction):
         super().__init__()
         if channels % reduction:
-            raise StudyError(
-                f"reduction = {reduction} does not divide a stage of {channels} channels: change r or width"
-            )
+            raise StudyError(f"reduction = {reduction} does not divide {channels} channels: change it or width")
         self.squeeze = nn.Linear(channels, channels // reduction, bias=False)
         self.excite = nn.Linear(channels // reduction, channels, bias=False)
 
@@ -47,7 +44,7 @@ class SEGate(nn.Module):
 class StaticGate(nn.Module):
     """One learned scalar a channel through the SE gate's sigmoid, without looking at the input; starts at 0.5."""
 
-    def __init__(self, channels):
+    def __init__(self, channels, reduction):
         super().__init__()
         self.logit = nn.Parameter(torch.zeros(channels))
 
@@ -66,7 +63,7 @@ class StaticGate(nn.Module):
 class HalfScale(nn.Module):
     """The fixed factor 0.5: about what an SE gate is at initialisation, and nothing else."""
 
-    def __init__(self, channels):
+    def __init__(self, channels, reduction):
         super().__init__()
 
     def forward(self, x):
@@ -76,11 +73,11 @@ class HalfScale(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut (He et al. 2016, figure 5 left; projection shortcut, option B).
 
-    `make_gate(channels)` builds the gate of one path: the residual branch before the addition (Hu et al., figure 3),
-    or the skip path (their SE-Identity variant, table 14).
+    The gate is on one path: the residual branch before the addition (Hu et al., figure 3), or the skip path (their
+    SE-Identity variant, table 14).
     """
 
-    def __init__(self, channels_in, channels, stride, make_gate, gate_on_skip):
+    def __init__(self, channels_in, channels, stride, gate, gate_on_skip):
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -90,11 +87,7 @@ class BasicBlock(nn.Module):
         if stride != 1 or channels_in != channels:
             projection = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
-        self.gate = make_gate(channels) if make_gate else nn.Identity()
-        self.gate_on_skip = gate_on_skip
-
-    def extra_repr(self):
-        return f"gate_on_skip={self.gate_on_skip}"
+        self.gate, self.gate_on_skip = gate, gate_on_skip
 
     def forward(self, x):
         residual = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)), inplace=True)))
@@ -108,74 +101,52 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet-18 from images (N, 3, 32, 32) to logits (N, classes); `stage_widths`: channels of the four stages."""
+    """ResNet-18 from images (N, 3, 32, 32) to logits (N, classes), with `width` times the usual channels.
 
-    def __init__(self, stage_widths, classes, make_gate=None, gate_on_skip=False):
+    `more_channels`: by how many the last stage is wider than that.
+    """
+
+    def __init__(self, width, reduction, classes, gate=None, gate_on_skip=False, more_channels=0):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, stage_widths[0], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(stage_widths[0])
-        blocks, channels = [], stage_widths[0]
-        for stage, width in enumerate(stage_widths):
+        stage_channels = [max(1, round(channels * width)) for channels in STAGE_WIDTHS]
+        stage_channels[-1] += more_channels
+        channels_in = stage_channels[0]
+        self.conv1 = nn.Conv2d(3, channels_in, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        blocks = []
+        for stage, channels in enumerate(stage_channels):
             for block in range(BLOCKS_PER_STAGE):
                 stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(BasicBlock(channels, width, stride, make_gate, gate_on_skip))
-                channels = width
+                gate_module = gate(channels, reduction) if gate else nn.Identity()
+                blocks.append(BasicBlock(channels_in, channels, stride, gate_module, gate_on_skip))
+                channels_in = channels
         self.blocks = nn.Sequential(*blocks)
-        self.fc = nn.Linear(channels, classes)
+        self.fc = nn.Linear(channels_in, classes)
 
     def forward(self, x):
         x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         return self.fc(self.blocks(x).mean((2, 3)))
 
 
-def scaled(widths, width):
-    """Stage widths times the width multiplier, rounded, at least 1."""
-    return tuple(max(1, round(channels * width)) for channels in widths)
-
-
-def resnet18(width, reduction, classes):
-    return ResNet(scaled(STAGE_WIDTHS, width), classes)
-
-
-def se_resnet18(width, reduction, classes, gate_on_skip=False):
-    make_gate = functools.partial(SEGate, reduction=reduction)
-    return ResNet(scaled(STAGE_WIDTHS, width), classes, make_gate, gate_on_skip)
-
-
-def static_gate_resnet18(width, reduction, classes):
-    return ResNet(scaled(STAGE_WIDTHS, width), classes, StaticGate)
-
-
-def half_scale_resnet18(width, reduction, classes, gate_on_skip=False):
-    return ResNet(scaled(STAGE_WIDTHS, width), classes, HalfScale, gate_on_skip)
-
-
-def wide_resnet18(width, reduction, classes):
-    """The last stage wider by 3 channels: about the parameters that gates with 4, 8, 16 and 32 hidden units add."""
-    widths = scaled(STAGE_WIDTHS, width)
-    return ResNet((*widths[:3], widths[3] + 3), classes)
-
-
-# To add an architecture, write a function of (width, reduction, classes) and name it here.
+# Arguments of ResNet. To add an architecture, name it here; a gate is built from (channels, reduction).
 ARCHITECTURES = {
-    "resnet18": resnet18,
-    "se_resnet18": se_resnet18,
-    "se_skip_resnet18": functools.partial(se_resnet18, gate_on_skip=True),
-    "static_gate_resnet18": static_gate_resnet18,
-    "half_scale_resnet18": half_scale_resnet18,
-    "half_scale_skip_resnet18": functools.partial(half_scale_resnet18, gate_on_skip=True),
-    "wide_resnet18": wide_resnet18,
+    "resnet18": {},
+    "se_resnet18": {"gate": SEGate},
+    "se_skip_resnet18": {"gate": SEGate, "gate_on_skip": True},
+    "static_gate_resnet18": {"gate": StaticGate},
+    "half_scale_resnet18": {"gate": HalfScale},
+    "half_scale_skip_resnet18": {"gate": HalfScale, "gate_on_skip": True},
+    # about the parameters that gates with 4, 8, 16 and 32 hidden units add
+    "wide_resnet18": {"more_channels": 3},
 }
 
 
 def build_model(config, classes):
     """The network of a run, initialised from its seed; raises StudyError for one that cannot be built."""
-    if config.architecture not in ARCHITECTURES:
-        raise StudyError(
-            f"unknown architecture {config.architecture!r}{suggestion(config.architecture, ARCHITECTURES)}"
-        )
-    model = ARCHITECTURES[config.architecture](config.width, config.reduction, classes)
-    return initialise(model, config.seed)
+    name = config.architecture
+    if name not in ARCHITECTURES:
+        raise StudyError(f"unknown architecture {name!r}{suggestion(name, ARCHITECTURES)}")
+    return initialise(ResNet(config.width, config.reduction, classes, **ARCHITECTURES[name]), config.seed)
 
 
 @torch.no_grad()

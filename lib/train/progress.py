@@ -3,6 +3,8 @@
 import os
 import sys
 
+import pandas as pd
+from IPython.display import Markdown, display
 from tqdm import tqdm
 
 BAR = "{percentage:3.0f} %|{bar}| {n_fmt}/{total_fmt} epochs, {elapsed} so far, {remaining} left"
@@ -12,22 +14,25 @@ class Progress:
     """Shows how far a run is: with STUDY_HEADLESS set one line an epoch, else a bar and a curve."""
 
     def __init__(self, config):
-        self.config, self.epochs, self.bar, self.curve = config, config.epochs, None, None
-        self.headless = bool(os.environ.get("STUDY_HEADLESS"))
+        self.config, self.bar, self.curve = config, None, None
 
     def show(self, rows):
         """Show all rows of metrics so far."""
-        if self.headless:
+        if os.environ.get("STUDY_HEADLESS"):
             if rows:
                 print(self._line(rows), flush=True)
             return
         if self.bar is None:
-            self._open(len(rows))
+            # the place of the curve, above the bar: output between two states of the bar would tear it in two
+            self.curve = display(Markdown(""), display_id=True)
+            # plain text in a fixed width, since a log or an HTML page shows no widgets
+            how = {"bar_format": BAR, "ncols": 80, "mininterval": 0, "file": sys.stdout}
+            self.bar = tqdm(total=self.config.epochs, initial=len(rows), **how)
         self.bar.update(len(rows) - self.bar.n)
         if rows:
             self._draw(rows)
-        if len(rows) == self.epochs:
-            self.bar.close()
+        if len(rows) == self.config.epochs:
+            self.close()
             print("trained, now evaluated …", flush=True)
 
     def close(self):
@@ -35,26 +40,17 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def _open(self, done):
-        from IPython.display import Markdown, display
-
-        # the place of the curve, above the bar: output between two states of the bar would tear it in two
-        self.curve = display(Markdown(""), display_id=True)
-        # plain text in a fixed width, since a log or an HTML page shows no widgets
-        self.bar = tqdm(total=self.epochs, initial=done, bar_format=BAR, ncols=80, mininterval=0, file=sys.stdout)
-
     def _line(self, rows):
-        row = rows[-1]
-        seconds_left = (self.epochs - row["epoch"]) * sum(r["train_seconds"] for r in rows) / len(rows)
+        row, epochs = rows[-1], self.config.epochs
+        seconds_left = (epochs - row["epoch"]) * sum(r["train_seconds"] for r in rows) / len(rows)
         return (
-            f"epoch {row['epoch']:3d} of {self.epochs}   loss {row['train_loss']:.3f}   "
+            f"epoch {row['epoch']:3d} of {epochs}   loss {row['train_loss']:.3f}   "
             f"training accuracy {row['train_accuracy']:.1%}   {row['images_per_second']:,.0f} images/s   "
             f"{seconds_left / 60:.1f} min left"
         )
 
     def _draw(self, rows):
         import matplotlib.pyplot as plt
-        import pandas as pd
 
         from lib.analyse.figures import learning_curves
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import platform
+import re
 import time
 from importlib import metadata
 from pathlib import Path
@@ -20,14 +21,14 @@ import torch
 from lib.data import CLASSES, split_indices
 from lib.files import StudyError, atomic_write, git, lock, read_json, shown, write_json, write_table
 from lib.runs import config_hash, read_summary, save_arrays, stored_logits
-from lib.train.evaluate import evaluate, fixed_answers
+from lib.train.evaluate import fixed_answers
 from lib.train.models import build_model, multiply_adds, parameter_count
 from lib.train.progress import Progress
 from lib.train.trainer import DivergedError, Trainer, choose_device, choose_precision
 
 CHECKPOINT_SECONDS = 20  # training time between checkpoints, so that saving stays a small share of it
 ANSWER_TOLERANCE = 0.01  # of the largest answer; platforms and versions of torch differ by less than a tenth of it
-TRAINING_CODE = ("augment.py", "models.py", "trainer.py")  # what decides the weights of a run
+TRAINING_CODE = ("augment.py", "trainer.py")  # what both runs of a pair share; the network is told by fixed_answers
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "papermill")
 
 
@@ -54,8 +55,7 @@ class Run:
         """One line, if the code now builds or trains another network than the one of this complete run; else None."""
         answers = (self.summary or {}).get("fixed_answers")  # none were ever kept: they tell nothing
         if answers and not _agree(answers, self._todays_answers()):
-            where = shown(self.folder)
-            return f"stale: this run stems from another network than today's code builds: delete {where} to train anew"
+            return f"stale: this run stems from another network than today's code: delete {shown(self.folder)}"
 
     @contextlib.contextmanager
     def training(self, dataset):
@@ -96,22 +96,21 @@ class Run:
         self._progress.show(self.rows)
 
     def finish(self, evaluation):
-        """Write all that the run keeps, the summary last, and return the summary."""
+        """Write all that the run keeps, the summary last."""
         if evaluation.logits is not None:
             labels = evaluation.labels.astype(np.uint8)
             save_arrays(self.folder / "test_logits.npz", logits=stored_logits(evaluation.logits), labels=labels)
         if evaluation.gates is not None:
             write_table(self.folder / "gates.csv", evaluation.gates)
             write_table(self.folder / "lesions.csv", evaluation.lesions)
-            save_arrays(self.folder / "gates.npz", **evaluation.class_gates)
-        return self._write_summary(evaluation.scores)
+        self._write_summary(evaluation.scores)
 
     def _start(self, dataset):
         config, device = self.config, choose_device()
         precision = choose_precision(device) if config.precision == "auto" else config.precision
-        self._identity = {"config_hash": config_hash(config.to_dict()), "data_fingerprint": dataset.fingerprint}
+        self._data = {"data_fingerprint": dataset.fingerprint, "data_source": dataset.source}
         self._machine = {"device": device.type, "precision": precision}
-        self._source, self._saved = dataset.source, time.perf_counter()
+        self._saved = time.perf_counter()
 
         train, _ = split_indices(dataset.train_labels, config.validation_images)
         images, labels = dataset.train_images[train], dataset.train_labels[train]
@@ -120,7 +119,7 @@ class Run:
         self._resume()
         self._costs = {"parameters": parameter_count(model), "multiply_adds": multiply_adds(model)}
         write_json(self.folder / "config.json", config.to_dict())
-        self._write_environment(describe_environment(self._trainer))
+        self._write_environment()
         self._progress.show(self.rows)
         return self._trainer
 
@@ -130,7 +129,7 @@ class Run:
     def _save_checkpoint(self, state, rows):
         content = {
             "config": self.config.to_dict(),
-            "fingerprint": self._identity["data_fingerprint"],
+            "fingerprint": self._data["data_fingerprint"],
             "machine": self._machine,
             "fixed_answers": self._answers,
             "rows": rows,
@@ -155,7 +154,7 @@ class Run:
         anew = f"delete {shown(self.folder)} to train anew"
         if settings:
             raise StudyError(f"{shown(path)} has other settings ({'; '.join(settings)}): go back to them, or {anew}")
-        if state["fingerprint"] != self._identity["data_fingerprint"]:
+        if state["fingerprint"] != self._data["data_fingerprint"]:
             raise StudyError(f"{shown(path)} stems from other images: bring those back, or {anew}")
         if not _agree(state["fixed_answers"], self._answers):
             raise StudyError(f"{shown(path)} stems from another network than today's code: go back to it, or {anew}")
@@ -166,19 +165,18 @@ class Run:
         self._trainer.restore(state["trainer"])
         self.rows = state["rows"]
 
-    def _write_environment(self, environment):
+    def _write_environment(self):
         """Write environment.json; a run that goes on elsewhere, or with other code, keeps the earlier records in it."""
-        path = self.folder / "environment.json"
-        earlier = read_json(path) if self.rows else None
-        if earlier:
+        path, environment = self.folder / "environment.json", describe_environment(self._trainer)
+        if self.rows and (earlier := read_json(path)):
             history = earlier.pop("earlier", [])
-            environment = environment | {"earlier": history + [earlier] * (earlier != environment)}
+            environment["earlier"] = history + [earlier] * (earlier != environment)
         write_json(path, environment)
 
     def _write_summary(self, scores):
         self.summary = {
-            **self._identity,
-            "data_source": self._source,
+            "config_hash": config_hash(self.config.to_dict()),
+            **self._data,
             **scores,
             **self._costs,
             "train_seconds": sum(row["train_seconds"] for row in self.rows),
@@ -189,7 +187,6 @@ class Run:
         write_json(self.folder / "summary.json", self.summary)
         for left in ("checkpoint.pt", "failure.json"):
             (self.folder / left).unlink(missing_ok=True)
-        return self.summary
 
 
 def _agree(answers, others):
@@ -198,26 +195,15 @@ def _agree(answers, others):
     return all(np.allclose(a, b, rtol=0, atol=ANSWER_TOLERANCE * max(1, np.abs(a).max())) for a, b in pairs)
 
 
-def execute(config, dataset, folder):
-    """Train, evaluate and save one run as train.ipynb does, unless it is complete; returns its summary."""
-    run = Run(config, folder)
-    if run.summary is None:
-        with run.training(dataset) as trainer:
-            while trainer.epoch < config.epochs:
-                run.save(trainer.train_epoch())
-            run.finish(evaluate(trainer, dataset))
-    return run.summary
-
-
 def describe_environment(trainer):
     """What a run is trained on, for environment.json: versions, device, threads, code; no host or user names."""
     changes = git("status", "--porcelain", "--", "lib", "notebooks")
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: metadata.version(name) for name in PACKAGES},
         "device": trainer.device.type,
-        "device_name": _device_name(trainer.device),
+        "device_name": device_name(trainer.device),
         "precision": trainer.precision,
         "speedups": dataclasses.asdict(trainer.speedups),
         "threads": torch.get_num_threads(),
@@ -229,7 +215,7 @@ def describe_environment(trainer):
 
 
 def _training_code():
-    """First 16 hex digits of the SHA-256 of the code that trains, without comments and layout."""
+    """First 16 hex digits of the SHA-256 of the code that trains; comments and layout do not count."""
     digest = hashlib.sha256()
     for name in TRAINING_CODE:
         source = (Path(__file__).parent / name).read_text(encoding="utf-8")
@@ -237,21 +223,13 @@ def _training_code():
     return digest.hexdigest()[:16]
 
 
-def _device_name(device):
+def device_name(device):
     """The name that the GPU or the processor gives itself."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _version(package):
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _now():

@@ -9,10 +9,11 @@ import torch
 from torch.nn import functional
 
 from lib.files import StudyError
-from lib.train.augment import Normalise, crop_and_flip, pad, plan_epoch
+from lib.train.augment import EpochPlan, Normalise, crop_and_flip, pad, plan_epoch
 
 PREDICTION_BATCH = 500
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+STATEFUL = ("model", "optimizer", "scaler")  # parts of a trainer that change as it trains
 
 
 class DivergedError(StudyError):
@@ -25,12 +26,9 @@ def choose_device():
 
 
 def choose_precision(device):
-    """`bf16`, `fp16` or `fp32`, whichever the device computes fast.
-
-    GPU: bf16 from Ampere (8.0), fp16 with loss scaling from Volta (7.0; T4, RTX 2070), fp32 before (Pascal).
-    CPU: bf16 where it has the instructions, else fp32.
-    """
+    """`bf16`, `fp16` or `fp32`, whichever the device computes fast."""
     if device.type == "cuda":
+        # bf16 from Ampere on, fp16 with loss scaling from Volta on (T4, RTX 2070), fp32 before (Pascal)
         capability = torch.cuda.get_device_capability(device)
         return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
@@ -59,20 +57,18 @@ def choose_speedups(device, precision):
 
 
 class Replayed:
-    """A step that is called a few times as it is, then captured once in a CUDA graph, which each later call replays.
+    """A step that is called three times as it is, then captured in a CUDA graph, which each later call replays.
 
     The step must take its input from, and leave its output in, tensors that stay where they are. The first calls are
     real steps too: they compile kernels, let cuDNN choose its algorithms and make the optimizer allocate its state.
     """
-
-    CALLS_BEFORE_CAPTURE = 3
 
     def __init__(self, step):
         self.step, self.calls, self.graph, self.stream = step, 0, None, torch.cuda.Stream()
 
     def __call__(self):
         self.calls += 1
-        if self.calls <= self.CALLS_BEFORE_CAPTURE:
+        if self.calls <= 3:
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
                 self.step()
@@ -95,9 +91,8 @@ def learning_rate_at(step, steps, warmup_steps, peak):
 class Trainer:
     """One network with its optimizer on one device; `epoch` counts the finished epochs.
 
-    images: uint8 (N, 32, 32, 3) and labels: integers (N,), moved to the device once. speedups: Speedups, by default
-    what pays on the device. Raises StudyError for fewer images than a batch,
-    DivergedError for a loss that is not finite.
+    images: uint8 (N, 32, 32, 3) and labels: integers (N,), moved to the device once. speedups: by default what pays on
+    the device. Raises StudyError for fewer images than a batch, DivergedError for a loss that is not finite.
     """
 
     def __init__(self, config, model, images, labels, device, precision, speedups=None):
@@ -129,15 +124,12 @@ class Trainer:
                 torch._dynamo.maybe_mark_dynamic(store, 0)  # one compilation for any number of images
             self._forward = torch.compile(self._loss, fullgraph=True)
         self._advance = Replayed(self._step) if self.speedups.cuda_graph else self._step
-        self._make_registers()
-
-    def _make_registers(self):
-        """What a step reads and writes, at fixed places on the device: no step waits for the host."""
-        self.plan = plan_epoch(self.config, 0, len(self.labels)).to(self.device)
-        self.rates = torch.zeros(self.steps_per_epoch, device=self.device)
-        self.cursor = torch.zeros(1, device=self.device, dtype=torch.int64)
-        self.loss_sum = torch.zeros((), device=self.device)
-        self.correct = torch.zeros((), device=self.device, dtype=torch.int64)
+        # what a step reads and writes, at fixed places on the device: no step waits for the host
+        self.plan = EpochPlan(*(choices.to(device) for choices in plan_epoch(config, 0, len(labels))))
+        self.rates = torch.zeros(self.steps_per_epoch, device=device)
+        self.cursor = torch.zeros(1, device=device, dtype=torch.int64)
+        self.loss_sum = torch.zeros((), device=device)
+        self.correct = torch.zeros((), device=device, dtype=torch.int64)
 
     def train_epoch(self):
         """One pass over the images; returns a row of metrics (loss in nats, times in seconds)."""
@@ -148,19 +140,15 @@ class Trainer:
             self._advance()
         loss = self.loss_sum.item() / self.steps_per_epoch
         if not math.isfinite(loss):
-            raise DivergedError(
-                f"the training loss is {loss} in epoch {self.epoch + 1}: the run has failed; try a lower learning_rate "
-                "or a longer warm-up"
-            )
+            raise DivergedError(f"the training loss is {loss} in epoch {self.epoch + 1}: try a lower learning_rate")
         self.epoch += 1
-        images = self.plan.order.numel()
-        accuracy = self.correct.item() / images
+        images, correct = self.plan.order.numel(), self.correct.item()
         seconds = time.perf_counter() - started
         return {
             "epoch": self.epoch,
             "learning_rate": rates[-1],
             "train_loss": loss,
-            "train_accuracy": accuracy,
+            "train_accuracy": correct / images,
             "train_seconds": seconds,
             "images_per_second": images / seconds,
         }
@@ -204,23 +192,15 @@ class Trainer:
         Computed in float32 whatever the training precision: bfloat16 logits tie often enough to move an accuracy.
         """
         self.model.eval()
-        parts = []
-        for part in torch.from_numpy(images).split(PREDICTION_BATCH):
-            parts.append(self.model(self.normalise(part.to(self.device))))
-        return torch.cat(parts).cpu().numpy()
+        parts = torch.from_numpy(images).split(PREDICTION_BATCH)
+        return torch.cat([self.model(self.normalise(part.to(self.device))) for part in parts]).cpu().numpy()
 
     def state(self):
         """All that training needs to go on, for torch.save."""
-        return {
-            "epoch": self.epoch,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+        return {"epoch": self.epoch} | {name: getattr(self, name).state_dict() for name in STATEFUL}
 
     def restore(self, state):
         """Go on from what `state` returned."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
         self.epoch = state["epoch"]
