@@ -12,7 +12,7 @@ from lib.files import REPORT, StudyError, data_folder, lock, outputs_folder, run
 from lib.launch.notebook import execute
 from lib.launch.pool import Pool, check_trainable, missing_runs, slots, visible_gpus
 from lib.runs import diverged, finished_runs
-from lib.study import load_study
+from lib.study import load_study, study_names
 
 ANALYSIS_SECONDS = 60  # kept free at the end of a time budget
 
@@ -47,7 +47,10 @@ def _options(arguments):
     parser.add_argument("--engine", choices=("local", "slurm"), default="local")
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--time-budget", type=float, metavar="MINUTES")
-    options = parser.parse_args(arguments)
+    options, words = parser.parse_known_args(arguments)
+    for word in words:
+        known = word in (*study_names(), "benchmark")
+        parser.error(f"unknown word {word!r}: {f'did you mean --study {word}?' if known else 'see --help'}")
     if any(number is not None and number <= 0 for number in (options.jobs, options.time_budget)):
         parser.error("--jobs and --time-budget must be more than 0")
     if options.engine == "slurm" and (options.time_budget or not options.study):

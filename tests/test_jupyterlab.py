@@ -17,6 +17,7 @@ from lib.files import ROOT, read_json
 PATIENCE = 180_000  # milliseconds; a busy machine takes many times as long as an idle one
 OUTPUT = ".jp-OutputArea-output"
 ERROR = f'{OUTPUT}[data-mime-type="application/vnd.jupyter.stderr"]'  # tracebacks too
+WAITING = '.jp-InputPrompt:has-text("[*]")'
 EPOCHS = 6
 
 
@@ -77,12 +78,15 @@ def choose(page, menu, entry):
     page.locator(".lm-Menu").get_by_text(entry, exact=True).click()
 
 
+def is_idle(page):
+    return page.locator(WAITING).count() == 0 and page.get_by_text("| Idle").count()
+
+
 def run_all(page):
     """Run all cells and wait for the last one; no cell may fail."""
     choose(page, "Run", "Run All Cells")
-    waiting = page.locator(".jp-InputPrompt", has_text="[*]")
-    waiting.first.wait_for(timeout=PATIENCE)
-    wait_until(page, lambda: waiting.count() == 0 and page.get_by_text("| Idle").count())
+    page.locator(WAITING).first.wait_for(timeout=PATIENCE)
+    wait_until(page, lambda: is_idle(page))
     assert page.locator(ERROR).all_text_contents() == []
 
 
@@ -111,6 +115,7 @@ def test_a_person_trains_interrupts_goes_on_and_changes_the_gate(page, checkout)
     page.locator(ERROR).first.wait_for(state="attached", timeout=PATIENCE)
     (line,) = page.locator(ERROR).all_text_contents()
     assert line == "stopped: run this again, and it goes on after the last finished epoch"
+    wait_until(page, lambda: is_idle(page))  # the cells that were waiting behind it are given up
 
     run_all(page)
     assert f"{EPOCHS}/{EPOCHS} epochs" in printed(training) and len(printed(training).splitlines()) <= 8
