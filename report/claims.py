@@ -5,12 +5,16 @@ lib/paper.py reads both. When a claim no longer holds, the sentence is to be rew
 
 from lib.data import OFFICIAL_FINGERPRINT
 
-STAGES = ("tuning", "primary", "literal", "narrow", "controls", "half", "length", "longest")
+STAGES = ("tuning", "primary", "literal", "plain_rate", "narrow", "controls", "half", "length", "longest")
 
 
 def runs(stage, column):
     """Function of the results: how many runs of the stage are `planned` or `finished`."""
     return lambda results: {row["stage"]: row[column] for row in results["stages"]}[stage]
+
+
+def macro(stage):
+    return stage.title().replace("_", "")
 
 
 def kinds_of_deviations(results):
@@ -24,8 +28,8 @@ def p_text(p):
 
 # LaTeX macro: (format, function of the results). A number that is null in results.json has no macro yet.
 NUMBERS = {
-    **{f"Planned{stage.title()}": ("{}", runs(stage, "planned")) for stage in STAGES},
-    **{f"Finished{stage.title()}": ("{}", runs(stage, "finished")) for stage in STAGES},
+    **{f"Planned{macro(stage)}": ("{}", runs(stage, "planned")) for stage in STAGES},
+    **{f"Finished{macro(stage)}": ("{}", runs(stage, "finished")) for stage in STAGES},
     "PlannedRuns": ("{}", lambda results: sum(row["planned"] for row in results["stages"])),
     "PlannedPairs": ("{}", lambda results: results["primary"]["planned_pairs"]),
     "FinishedPairs": ("{}", lambda results: results["primary"]["n_pairs"]),
