@@ -15,7 +15,8 @@ from lib.paper import MissingTeXError, build
 
 CLAIMS = runpy.run_path(str(REPORT / "claims.py"))["CLAIMS"]
 PLANNED = {
-    "tuning": 16, "primary": 20, "literal": 5, "narrow": 40, "controls": 50, "half": 20, "length": 60, "longest": 10
+    "tuning": 16, "primary": 20, "literal": 5, "plain_rate": 10, "narrow": 40, "controls": 50, "half": 20, "length": 60,
+    "longest": 10,
 }  # fmt: skip
 RESULTS = {  # as lib.analyse.compare.results gives them while the primary comparison is not complete
     "study": "paper",
