@@ -83,6 +83,7 @@ def test_smoke_gives_the_same_bytes_each_time_and_shows_its_images(execute):
     assert contents(folder) == first and (folder / "results.json").read_bytes() == results
 
 
+@pytest.mark.slow
 def test_what_the_notebook_computes_in_sight_is_what_results_json_holds(execute, tmp_path):
     make_study(small_study(tmp_path), {"se_resnet18": 1.0})
     shown, names = execute(str(tmp_path / "small.yaml"))

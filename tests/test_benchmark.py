@@ -76,6 +76,7 @@ def test_our_steps_stay_close_to_the_reference_and_others_are_found(make_config,
     assert benchmark.loss_gap(make_config(), CPU, "fp32", steps=4) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_notebook_measures_all_contenders_and_writes_its_results(tmp_path):
     tiny = {"width": 1 / 16, "batch_size": 32, "rounds": 2, "steps": 1, "workers": 1}
     notebook = NOTEBOOKS / "benchmark.ipynb"

@@ -77,6 +77,7 @@ def files(pattern="*"):
     return {path: path.read_bytes() for path in paths if path.parent.name != "logs" and path.name != ".lock"}
 
 
+@pytest.mark.slow
 def test_from_kill_9_to_a_finished_study_that_is_analysed_again_alike(study_file):
     first = start_lib("--study", study_file)
     wait_until(lambda: files("metrics.csv"))

@@ -77,6 +77,7 @@ RAISED = {
 }
 
 
+@pytest.mark.slow
 def test_what_ends_a_notebook_is_told_in_one_line_and_leaves_no_output(start, tmp_path):
     running = {code: start(code, name=str(number)) for number, code in enumerate(RAISED)}
     for code, process in running.items():

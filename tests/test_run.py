@@ -172,6 +172,7 @@ finish(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_no_other_process_works_on_it_meanwhile(tmp_path, whole, epochs):
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     child = subprocess.Popen([sys.executable, "-c", CHILD, tmp_path], env=os.environ | {"PYTHONPATH": paths})

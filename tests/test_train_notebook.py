@@ -34,6 +34,7 @@ def execute_by_hand(notebook):
     return "".join(output.get("text", "") for output in outputs), sum("image/png" in o.get("data", ()) for o in outputs)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_interrupted_and_goes_on_equals_execute(tmp_path, monkeypatch):
     study = str(write_study(tmp_path))
     monkeypatch.delenv("STUDY_HEADLESS", raising=False)
@@ -53,6 +54,7 @@ def test_a_training_that_is_interrupted_and_goes_on_equals_execute(tmp_path, mon
     assert summary["logits_sha256"] == expected["logits_sha256"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_shown_without_its_images(tmp_path):
     study = str(write_study(tmp_path, STUDY.replace("digits", "cifar10")))
     folder = run_folder("tiny", "se_resnet18", 0)
