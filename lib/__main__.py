@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from lib.data import cifar10_is_here, load_dataset
-from lib.files import REPORT, StudyError, data_folder, lock, outputs_folder, run_folder, shown
+from lib.files import REPORT, StudyError, data_folder, lock, outputs_folder, shown
 from lib.launch.notebook import execute
 from lib.launch.pool import Pool, check_trainable, missing_runs, slots, visible_gpus
-from lib.runs import diverged, finished_runs
+from lib.runs import diverged_runs, finished_runs
 from lib.study import load_study, study_names
 
 ANALYSIS_SECONDS = 60  # kept free at the end of a time budget
@@ -76,9 +76,8 @@ def _run(study, name, options):
     deadline = options.time_budget and time.monotonic() + options.time_budget * 60 - ANALYSIS_SECONDS
     total = len(study.runs) + len(study.awaiting)
     print(f"study {study.name}: {study.title}; {len(finished_runs(study))} of {total} runs are complete")
-    for config in study.runs:
-        if diverged(folder := run_folder(study.name, config.arm, config.seed), config):
-            print(f"{config.arm} seed {config.seed} has diverged and is excluded: delete {shown(folder)} to try again")
+    for config, folder, _ in diverged_runs(study):
+        print(f"{config.arm} seed {config.seed} has diverged and is excluded: delete {shown(folder)} to try again")
     failed = left = 0
     while missing := missing_runs(study):
         check_trainable(study, missing)

@@ -1,4 +1,4 @@
-"""Images as uint8 arrays: the official CIFAR-10 or scikit-learn's digits, decoded once and fingerprinted."""
+"""Images as uint8 arrays: the official CIFAR-10 or scikit-learn's digits."""
 
 import contextlib
 import dataclasses
@@ -9,13 +9,22 @@ import socket
 import numpy as np
 from filelock import FileLock
 
-from lib.files import StudyError, atomic_write, data_folder, shown
+from lib.files import StudyError, data_folder, shown
 
 CLASSES = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     "digits": tuple("0123456789"),
 }
 OFFICIAL_FINGERPRINT = "ab9f55ddab89a724f7ed508a5dfc4a3a30a48a75e7280a5f69045326de5e5c5f"  # as Dataset.fingerprint
+FOLDER = "cifar-10-batches-py"  # of the official files, of which these are the MD5 sums
+BATCHES = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
 SPLIT_SEED = 2018  # of the held-out split, the same for every run
 TIMEOUT_SECONDS = 30  # without an answer, for downloads
 CIFAR10H_URL = "https://raw.githubusercontent.com/jcpeterson/cifar-10h/master/data/cifar10h-probs.npy"
@@ -38,15 +47,10 @@ class Dataset:
         return CLASSES[self.source]
 
     @property
-    def arrays(self):
-        """The four arrays by name."""
-        return {name: value for name, value in vars(self).items() if name != "source"}
-
-    @property
     def fingerprint(self):
         """SHA-256 over shapes and bytes of all images and labels, hexadecimal."""
         digest = hashlib.sha256()
-        for name, array in self.arrays.items():
+        for name, array in list(vars(self).items())[1:]:
             digest.update(f"{name}{array.shape}{array.dtype}".encode())
             digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
@@ -59,27 +63,28 @@ def load_dataset(name):
     """
     if name == "digits":
         return _digits()
-    if dataset := _read_cache():
-        return dataset
-    held = FileLock(data_folder() / ".lock")  # a download has only one place
-    try:
-        with contextlib.suppress(OSError, NotImplementedError):  # where no lock can be made, nobody waits
-            held.acquire()
-        return _read_cache() or _official_cifar10()
-    finally:
-        held.release()
+    if _damaged_batches():
+        held = FileLock(data_folder() / ".lock")  # a download has only one place
+        try:
+            with contextlib.suppress(OSError, NotImplementedError):  # where no lock can be made, nobody waits
+                held.acquire()
+            if _damaged_batches():
+                _download()
+        finally:
+            held.release()
+    return _official_cifar10()
 
 
 def local_dataset(name):
     """The data set if its images are here and whole, else None; nothing is downloaded and nothing raised."""
-    with contextlib.suppress(StudyError, ImportError, OSError):  # without torchvision, files cannot be checked
+    with contextlib.suppress(StudyError, ImportError):  # an archive cannot be opened without torchvision
         if name == "digits" or cifar10_is_here():
             return load_dataset(name)
 
 
 def cifar10_is_here():
-    """Whether the official CIFAR-10 lies in the data folder, decoded, extracted or as the whole archive."""
-    return bool(_read_cache()) or not _damaged_batches() or _archive_is_whole()
+    """Whether the official CIFAR-10 lies in the data folder, extracted or as the whole archive."""
+    return not _damaged_batches() or _archive_is_whole()
 
 
 def split_indices(labels, validation_images):
@@ -127,27 +132,17 @@ def _digits():
     return Dataset("digits", images[train], labels[train], images[test], labels[test])
 
 
-def _cache():
-    return data_folder() / "cache" / "cifar10.npz"
-
-
-def _read_cache():
-    """The images in the cache; None where there is none, or one that is not the official images."""
-    try:
-        with np.load(_cache(), allow_pickle=False) as stored:
-            dataset = Dataset("cifar10", **stored)
-        return dataset if dataset.fingerprint == OFFICIAL_FINGERPRINT else None
-    except Exception:  # noqa: BLE001 a damaged cache of any kind is only rebuilt
-        return None
-
-
 def _damaged_batches():
     """Names of the official files that are missing or damaged in the data folder."""
-    from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import check_integrity
+    return [name for name, checksum in BATCHES.items() if hashlib.md5(_bytes(name)).hexdigest() != checksum]
 
-    folder, files = data_folder() / CIFAR10.base_folder, CIFAR10.train_list + CIFAR10.test_list
-    return [name for name, checksum in files if not check_integrity(folder / name, checksum)]
+
+def _bytes(name):
+    """Content of an official file, empty where it cannot be read."""
+    try:
+        return (data_folder() / FOLDER / name).read_bytes()
+    except OSError:
+        return b""
 
 
 def _archive_is_whole():
@@ -159,20 +154,12 @@ def _archive_is_whole():
 
 
 def _official_cifar10():
-    if _damaged_batches():
-        _download()
-    images, labels = [], []
-    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
-        # a pickle could run anything, so only the files with the official checksums are opened
-        with (data_folder() / "cifar-10-batches-py" / name).open("rb") as file:
-            batch = pickle.load(file, encoding="latin1")
-        images.append(batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        labels.append(np.array(batch["labels"], np.uint8))
+    # a pickle could run anything, so only files with the official checksums come here
+    batches = [pickle.loads(_bytes(name), encoding="latin1") for name in BATCHES]
+    images = [batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for batch in batches]
+    labels = [np.array(batch["labels"], np.uint8) for batch in batches]
     train = np.concatenate(images[:5]), np.concatenate(labels[:5])
-    dataset = Dataset("cifar10", *train, np.ascontiguousarray(images[5]), labels[5])
-    with contextlib.suppress(StudyError):  # a data folder that cannot be written only costs time
-        atomic_write(_cache(), lambda file: np.savez(file, **dataset.arrays))
-    return dataset
+    return Dataset("cifar10", *train, np.ascontiguousarray(images[5]), labels[5])
 
 
 def _download():
@@ -189,7 +176,7 @@ def _download():
             socket.setdefaulttimeout(TIMEOUT_SECONDS)
             download_and_extract_archive(CIFAR10.url, folder, filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
     except Exception as error:  # noqa: BLE001 a network has many ways to fail
-        names = [name for name in _damaged_batches() if (folder / CIFAR10.base_folder / name).exists()]
+        names = [name for name in _damaged_batches() if (folder / FOLDER / name).exists()]
         damaged, reason = f" ({', '.join(names)} damaged)" if names else "", " ".join(str(error).split())
         raise StudyError(
             f"CIFAR-10 is not whole in {shown(folder)}/{damaged} and cannot be fetched ({reason}): put "

@@ -38,11 +38,16 @@ def read_summary(folder, config):
     return summary
 
 
-def diverged(folder, config):
-    """Why a run of these settings diverged, or None; such a run is excluded, and not repeated by itself."""
+def _diverged(folder, config):
     failure, stored = read_json(folder / "failure.json"), read_json(folder / "config.json")
     if failure and stored and not config.differences(stored):
         return failure.get("reason", "no reason was kept")
+
+
+def diverged_runs(study):
+    """(config, folder, why) of every run that has diverged; they are excluded, and not repeated by themselves."""
+    folders = {config: run_folder(study.name, config.arm, config.seed) for config in study.runs}
+    return [(c, folder, reason) for c, folder in folders.items() if (reason := _diverged(folder, c))]
 
 
 def finished_runs(study):

@@ -5,6 +5,7 @@ import math
 
 import pandas as pd
 import papermill
+import pytest
 import torch
 from torch.nn import functional
 

@@ -18,7 +18,6 @@ from lib import data
 from lib.data import cifar10_is_here, human_labels, load_dataset, local_dataset, split_indices
 from lib.files import StudyError
 
-BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 ARCHIVE, EXTRACTED = CIFAR10.filename, CIFAR10.base_folder
 
 
@@ -33,19 +32,16 @@ def official(monkeypatch, tmp_path):
     source, generator = tmp_path / "official", np.random.default_rng(0)
     (source / EXTRACTED).mkdir(parents=True)
     images, labels = generator.integers(0, 256, (48, 32, 32, 3), np.uint8), generator.integers(0, 10, 48, np.uint8)
-    for start, name in zip(range(0, 48, 8), BATCHES, strict=True):
+    for start, name in zip(range(0, 48, 8), data.BATCHES, strict=True):
         rows = images[start : start + 8].transpose(0, 3, 1, 2).reshape(8, 3072)  # all red, all green, all blue
         batch = {"data": rows, "labels": labels[start : start + 8].tolist()}
         (source / EXTRACTED / name).write_bytes(pickle.dumps(batch))
     with tarfile.open(source / ARCHIVE, "w:gz") as file:
         file.add(source / EXTRACTED, EXTRACTED)
     sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in source.rglob("*") if path.is_file()}
-    monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name]] for name in BATCHES[:5]])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(data, "BATCHES", {name: sums[name] for name in data.BATCHES})
     monkeypatch.setattr(CIFAR10, "tgz_md5", sums[ARCHIVE])
     monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:9/{ARCHIVE}")  # where no server is
-    dataset = data.Dataset("cifar10", images[:40], labels[:40], images[40:], labels[40:])
-    monkeypatch.setattr(data, "OFFICIAL_FINGERPRINT", dataset.fingerprint)
     return source
 
 
@@ -74,7 +70,14 @@ def answers(official, monkeypatch):
 
 
 def is_official(dataset):
-    return dataset.fingerprint == data.OFFICIAL_FINGERPRINT
+    generator = np.random.default_rng(0)  # as in official
+    images, labels = generator.integers(0, 256, (48, 32, 32, 3), np.uint8), generator.integers(0, 10, 48, np.uint8)
+    expected = data.Dataset("cifar10", images[:40], labels[:40], images[40:], labels[40:])
+    return dataset.fingerprint == expected.fingerprint
+
+
+def test_the_official_files_are_those_of_torchvision():
+    assert list(data.BATCHES.items()) == [tuple(each) for each in CIFAR10.train_list + CIFAR10.test_list]
 
 
 def refusal():
@@ -101,18 +104,18 @@ def test_held_out_images_are_stratified_disjoint_and_always_the_same():
         split_indices(labels, 5000)
 
 
-def test_extracted_files_are_decoded_once_and_stray_files_do_no_harm(official, folder):
+def test_extracted_files_are_read_and_stray_files_do_no_harm(official, folder, read_only):
     shutil.copytree(official / EXTRACTED, folder / EXTRACTED)
     for stray in (f"{EXTRACTED}/.DS_Store", "notes.txt", ARCHIVE, "cifar10h-probs.npy"):
         (folder / stray).write_text("stray")
+    read_only(folder)
     assert cifar10_is_here() and is_official(load_dataset("cifar10")) and human_labels() is None
-    shutil.rmtree(folder / EXTRACTED)
-    assert cifar10_is_here() and is_official(local_dataset("cifar10"))
-    dataset, before = load_dataset("cifar10"), data.OFFICIAL_FINGERPRINT
-    for array in dataset.arrays.values():
+    dataset = local_dataset("cifar10")
+    for array in (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels):
         array.flat[7] ^= 1
-        assert dataset.fingerprint != before
+        assert not is_official(dataset)
         array.flat[7] ^= 1
+    assert is_official(dataset)
 
 
 def test_one_line_says_what_to_do_and_the_whole_archive_mends_what_is_damaged(official, folder):
@@ -123,7 +126,6 @@ def test_one_line_says_what_to_do_and_the_whole_archive_mends_what_is_damaged(of
     assert "data_batch_3" in refusal() and "data_batch_2" not in refusal() and not cifar10_is_here()
     shutil.copy(official / ARCHIVE, folder)
     assert cifar10_is_here() and is_official(load_dataset("cifar10"))
-    shutil.rmtree(folder / "cache")
     shutil.rmtree(folder / EXTRACTED)
     (folder / EXTRACTED).mkdir()
     assert is_official(local_dataset("cifar10"))
@@ -155,28 +157,10 @@ def test_two_processes_at_once_download_once(folder, answers):
     assert len(answers) == 2  # torchvision asks for a redirect first
 
 
-def test_a_damaged_cache_is_rebuilt(official, folder):
-    shutil.copytree(official / EXTRACTED, folder / EXTRACTED)
-    assert is_official(load_dataset("cifar10"))
-    cache = folder / "cache" / "cifar10.npz"
-    bomb, digits = {"train_images": np.array([Bomb()], object)}, load_dataset("digits").arrays
-    for content in (b"", cache.read_bytes()[:999], bomb, digits):
-        cache.write_bytes(content) if isinstance(content, bytes) else np.savez(cache, allow_pickle=True, **content)
-        assert is_official(load_dataset("cifar10")) and np.load(cache).files == list(digits)
-
-
-def test_a_read_only_data_folder_goes_on_without_a_cache(official, folder, read_only):
-    shutil.copytree(official, folder, dirs_exist_ok=True)
-    read_only(folder)
-    assert is_official(load_dataset("cifar10")) and human_labels() is None
-
-
 def test_what_is_not_here_is_neither_downloaded_nor_an_error(folder, answers, monkeypatch):
     assert local_dataset("digits") and local_dataset("cifar10") is None and not cifar10_is_here()
-    (folder / "cache").mkdir()
-    (folder / "cache" / "cifar10.npz").write_bytes(b"damaged")
-    assert local_dataset("cifar10") is None
-    monkeypatch.setenv("STUDY_DATA", str(folder / "cache" / "cifar10.npz"))
+    (folder / "file").touch()
+    monkeypatch.setenv("STUDY_DATA", str(folder / "file"))
     assert local_dataset("cifar10") is None and answers == []
 
 

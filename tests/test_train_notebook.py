@@ -3,6 +3,7 @@
 import re
 
 import nbformat
+import pytest
 from made_runs import make_run
 from nbclient import NotebookClient
 from processes import STUDY, write_study

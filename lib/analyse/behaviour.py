@@ -151,8 +151,9 @@ def lesion_table(study, runs):
 
 
 def _tables_of_runs(study, runs, name):
-    """The CSV file `name` of all runs that have one, with arm and seed."""
+    """The CSV file `name` of all runs of arms that have one, with arm and seed; StudyError where one has lost it."""
     keys = [(arm, seed, run_folder(study.name, arm, seed)) for arm, seed in zip(runs["arm"], runs["seed"], strict=True)]
-    tables = [load_table(f, name).assign(arm=arm, seed=seed) for arm, seed, f in keys if (f / name).exists()]
+    gated = {arm for arm, _, folder in keys if (folder / name).exists()}
+    tables = [load_table(folder, name).assign(arm=arm, seed=seed) for arm, seed, folder in keys if arm in gated]
     nothing = pd.DataFrame(columns=["arm", "seed", "block", "lesion", "accuracy"], dtype=float)
     return pd.concat(tables, ignore_index=True) if tables else nothing

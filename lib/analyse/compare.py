@@ -31,26 +31,25 @@ def pairs(runs, arm, baseline, seeds=None, outcome="test_accuracy"):
     runs: the table of load_runs; seeds: those that count, by default all. A mixed pair, whose runs differ in kind of
     machine, precision, version of torch or of the training code, is left out.
     """
-    both, of_baseline, of_arm = _finished_pairs(runs, arm, baseline, seeds, outcome)
-    kept = [seed for seed in both if not _is_mixed(of_baseline.at[seed, "origin"], of_arm.at[seed, "origin"])]
-    return pd.DataFrame({baseline: of_baseline.loc[kept, outcome], arm: of_arm.loc[kept, outcome]})
+    found = _finished_pairs(runs, arm, baseline, seeds, outcome)
+    return found.loc[~found["mixed"], [baseline, arm]]
 
 
 def mixed_pairs(runs, arm, baseline, seeds=None):
     """{seed: what the two runs of a mixed pair were made on}, {} where there is none."""
-    both, *arms = _finished_pairs(runs, arm, baseline, seeds, "test_accuracy")
-    made_on = {seed: [table.at[seed, "origin"] for table in arms] for seed in both}
-    return {seed: "; ".join(origins) for seed, origins in made_on.items() if _is_mixed(*origins)}
-
-
-def _is_mixed(one, other):
-    return one != other or " + " in one or "None" in one  # the latter: nobody knows
+    found = _finished_pairs(runs, arm, baseline, seeds, "test_accuracy")
+    return found.loc[found["mixed"], "made_on"].to_dict()
 
 
 def _finished_pairs(runs, arm, baseline, seeds, outcome):
     known = runs[runs[outcome].notna() & runs["seed"].isin(runs["seed"] if seeds is None else seeds)]
     of_baseline, of_arm = (known[known["arm"] == each].set_index("seed") for each in (baseline, arm))
-    return of_baseline.index.intersection(of_arm.index).sort_values(), of_baseline, of_arm
+    both = of_baseline.index.intersection(of_arm.index).sort_values()
+    of_baseline, of_arm = of_baseline.loc[both], of_arm.loc[both]
+    alike = ((of_baseline["origin"] == of_arm["origin"]) & of_arm["uniform"]).astype(bool)
+    made_on = of_baseline["origin"] + "; " + of_arm["origin"]
+    outcomes = {baseline: of_baseline[outcome], arm: of_arm[outcome]}
+    return pd.DataFrame(outcomes | {"mixed": ~alike, "made_on": made_on})
 
 
 def compare_arms(runs, arm, baseline, seeds=None):
@@ -58,13 +57,12 @@ def compare_arms(runs, arm, baseline, seeds=None):
 
     arm, baseline, width, epochs, n_pairs; accuracy_arm, accuracy_baseline (fractions, means over the pairs);
     difference_pp with its 95 % t interval low_pp, high_pp; log_error_ratio, mean of log(error of arm / of baseline),
-    with _low and _high; n_mixed: pairs that are left out because they are mixed. NaN or None where pairs are missing.
+    with _low and _high. NaN or None where pairs are missing.
     """
     values, of_arm = pairs(runs, arm, baseline, seeds), runs[runs["arm"] == arm]
     compared = statistics.paired_comparison(values[arm], values[baseline])
     row = {"arm": arm, "baseline": baseline, "width": of_arm["width"].max(), "epochs": of_arm["epochs"].max()}
-    row |= {"n_pairs": len(values), "n_mixed": len(mixed_pairs(runs, arm, baseline, seeds))}
-    row |= {"accuracy_arm": values[arm].mean(), "accuracy_baseline": values[baseline].mean()}
+    row |= {"n_pairs": len(values), "accuracy_arm": values[arm].mean(), "accuracy_baseline": values[baseline].mean()}
     row |= {"difference_pp": compared["difference_pp"], **_ends("{}_pp", compared["seed_interval_pp"])}
     row |= {"log_error_ratio": compared["log_error_ratio"]}
     return row | _ends("log_error_ratio_{}", compared["log_error_ratio_interval"])
@@ -107,17 +105,19 @@ def contrasts(study, runs):
     A p-value is given once all planned pairs are finished. Holm's method runs over all contrasts; one that has no
     p-value counts as p = 1.
     """
-    rows, planned = [], {(config.arm, config.seed) for config in (*study.runs, *study.awaiting)}
-    for arm, baseline, question in CONTRASTS:
-        if study.winners and arm == CONTRASTS[0][0] and study.winners[study.arm] != study.winners[study.baseline]:
-            arm = SE_AT_PLAIN_RATE
+    rows = []
+    for arm, baseline, question in _planned_contrasts(study):
         values = pairs(runs, arm, baseline)
-        seeds = {seed for label, seed in planned if label == arm} & {
-            seed for label, seed in planned if label == baseline
-        }
+        seeds = record.planned_seeds(study, arm, baseline)
         p_value = statistics.zero_mean_p(values[arm] - values[baseline]) if len(values) == len(seeds) else None
         rows.append({"question": question, **compare_arms(runs, arm, baseline), "p_value": p_value})
     return _adjusted(rows, [row["n_pairs"] > 0 for row in rows])
+
+
+def _planned_contrasts(study):
+    differ = study.winners and study.winners[study.arm] != study.winners[study.baseline]
+    (arm, baseline, question), *others = CONTRASTS
+    return [(SE_AT_PLAIN_RATE if differ else arm, baseline, question), *others]
 
 
 def _adjusted(rows, present):
@@ -153,24 +153,27 @@ def trends(study, runs):
 def effects(study, runs):
     """Every arm − the baseline of its variant, in every stage with pairs: stage, variant, columns of compare_arms."""
     rows = []
+    for stage, variant, arm, baseline in _compared(study):
+        row = compare_arms(runs, arm, baseline, record.primary_seeds(study) if arm == study.arm else stage.seeds)
+        rows.append({"stage": stage.name, "variant": variant, **row})
+    return pd.DataFrame(rows)[[row["n_pairs"] > 0 for row in rows]]
+
+
+def _compared(study):
+    """(stage, variant, arm, baseline), with the labels of both, for each arm but the baseline in every stage."""
     for stage in study.stages:
         for variant, arm in itertools.product(stage.variants, stage.arms):
-            seeds = record.primary_seeds(study) if label(arm, variant) == study.arm else stage.seeds
             if arm != study.baseline:
-                row = compare_arms(runs, label(arm, variant), label(study.baseline, variant), seeds)
-                rows.append({"stage": stage.name, "variant": variant, **row})
-    return pd.DataFrame(rows)[[row["n_pairs"] > 0 for row in rows]]
+                yield stage, variant, label(arm, variant), label(study.baseline, variant)
 
 
 def mixed_table(study, runs):
     """Every mixed pair of the effects and of the planned contrasts, by name, with the columns of deviations."""
-    compared = [(arm, baseline) for arm, baseline, _ in CONTRASTS]
-    for stage in study.stages:
-        for variant, arm in itertools.product(stage.variants, stage.arms):
-            compared.append((label(arm, variant), label(study.baseline, variant)))
+    compared = [(arm, baseline) for arm, baseline, _ in _planned_contrasts(study)]
+    compared += [(arm, baseline) for _, _, arm, baseline in _compared(study)]
     rows = []
     for arm, baseline in dict.fromkeys(compared):
-        for seed, origins in mixed_pairs(runs, arm, baseline).items() if arm != baseline else ():
+        for seed, origins in mixed_pairs(runs, arm, baseline).items():
             rows.append(("mixed pair left out", f"{arm} − {baseline}, seed {seed}", 1, origins))
     return pd.DataFrame(rows, columns=["deviation", "where", "count", "detail"])
 

@@ -1,29 +1,31 @@
 """The finished runs of a study as tables, and how they differ from its plan; no torch."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
-from lib.files import StudyError, git, read_json, run_folder, shown
-from lib.runs import diverged, finished_runs, load_logits, load_table
+from lib.files import StudyError, git, outputs_folder, read_json, run_folder, shown
+from lib.runs import diverged_runs, finished_runs, load_logits, load_table
 from lib.study import RunConfig, label
 
 PREREGISTERED, PREREGISTRATION = "paper", "report/preregistration.md"
-MEASURED = ("test_accuracy", "test_loss", "parameters", "multiply_adds", "train_seconds")
-COLUMNS = (*RunConfig.model_fields, *MEASURED, "finished_utc", "kind", "origin", "training_code", "commit")
-COLUMNS += ("uncommitted_changes",)  # of a table without runs
+MEASURED = ("test_accuracy", "test_loss", "parameters", "multiply_adds", "train_seconds", "finished_utc")
 
 
 def load_runs(study):
     """One row for each finished run on the test images: its settings, its summary and what it ran on.
 
-    kind: device, precision and version of torch, "AMD EPYC, bf16, torch 2.14.1"; a run that was resumed on another kind
-    or with other code has several values, joined by " + ". Accuracies are fractions. withheld: until the primary
-    comparison is complete, the test scores of its two arms are missing, so that no analysis can show their difference.
-    Empty while only runs of the tuning are finished. Raises StudyError where none is, and as finished_runs does.
+    kind: device, precision and version of torch, "AMD EPYC, bf16, torch 2.14.1"; origin: that and the training code. A
+    run that was resumed elsewhere or with other code has several, joined by " + ", and is not uniform. Accuracies are
+    fractions. withheld: until the primary comparison is complete, the test scores of its two arms are missing, so that
+    no analysis can show their difference. Empty while only runs of the tuning are finished. Raises StudyError where
+    none is, and as finished_runs does.
     """
     found = _tested(study)
     rows = [{**config.to_dict(), **summary, **_origin(folder)} for config, folder, summary in found]
-    runs = pd.DataFrame(rows, columns=None if rows else COLUMNS)
+    columns = None if rows else [*RunConfig.model_fields, *MEASURED, *_origin(outputs_folder(study.name))]
+    runs = pd.DataFrame(rows, columns=columns)
     primary_arms = runs["arm"].isin([study.arm, study.baseline])
     runs["withheld"] = primary_arms & (not primary_is_complete(study, runs))
     runs.loc[runs["withheld"], ["test_accuracy", "test_loss"]] = np.nan
@@ -70,32 +72,38 @@ def _origin(folder):
     environment = read_json(folder / "environment.json") or {}
     records = [*environment.get("earlier", []), environment]
     changes = [record.get("uncommitted_changes") for record in records]
+    torch = [record.get("packages", {}).get("torch") for record in records]
+    made_on = [(r.get("device_name"), r.get("precision"), t) for r, t in zip(records, torch, strict=True)]
+    code = [record.get("training_code") for record in records]
+    kinds = [f"{device}, {precision}, torch {version}" for device, precision, version in made_on]
+    origins = [f"{kind}, training code {each}" for kind, each in zip(kinds, code, strict=True)]
     return {
-        "kind": " + ".join(dict.fromkeys(map(_kind, records))),
-        "origin": " + ".join(dict.fromkeys(f"{_kind(r)}, training code {r.get('training_code')}" for r in records)),
+        "kind": " + ".join(dict.fromkeys(kinds)),
+        "origin": " + ".join(dict.fromkeys(origins)),
+        "uniform": len(set(origins)) == 1 and None not in (*made_on[0], code[0]),
         "training_code": environment.get("training_code"),
         "commit": environment.get("commit"),
         "uncommitted_changes": True if True in changes else None if None in changes else False,
     }
 
 
-def _kind(record):
-    torch = record.get("packages", {}).get("torch")
-    return f"{record.get('device_name')}, {record.get('precision')}, torch {torch}"
-
-
 def primary_seeds(study):
-    """Seeds of the primary comparison, in order: those planned for both arms, as many as planned_pairs."""
-    planned = {(config.arm, config.seed) for config in (*study.runs, *study.awaiting)}
-    of_arm, of_baseline = ({seed for label, seed in planned if label == arm} for arm in (study.arm, study.baseline))
-    return sorted(of_arm & of_baseline)[: study.planned_pairs]
+    """Seeds of the primary comparison, in order, as many as planned_pairs."""
+    return planned_seeds(study, study.arm, study.baseline)[: study.planned_pairs]
+
+
+def planned_seeds(study, arm, baseline):
+    """Seeds that are planned for both arms, in order."""
+    of_arm, of_baseline = (
+        {config.seed for config in (*study.runs, *study.awaiting) if config.arm == each} for each in (arm, baseline)
+    )
+    return sorted(of_arm & of_baseline)
 
 
 def primary_is_complete(study, runs):
     """Whether every planned run of the primary comparison is finished, or excluded because it diverged."""
-    finished, seeds = set(zip(runs["arm"], runs["seed"], strict=True)), primary_seeds(study)
-    planned = [c for c in (*study.runs, *study.awaiting) if c.arm in (study.arm, study.baseline) and c.seed in seeds]
-    return all((c.arm, c.seed) in finished or diverged(run_folder(study.name, c.arm, c.seed), c) for c in planned)
+    done = {*zip(runs["arm"], runs["seed"], strict=True), *((c.arm, c.seed) for c, _, _ in diverged_runs(study))}
+    return done >= set(itertools.product((study.arm, study.baseline), primary_seeds(study)))
 
 
 def refuse_incomplete_primary(study, runs):
@@ -134,9 +142,8 @@ def deviations(study):
     runs, everything = load_runs(study), pd.DataFrame([_origin(folder) for _, folder, _ in finished_runs(study)])
     short = plan(study).query("finished < planned")
     rows = [("missing runs", row.stage, row.planned - row.finished, f"of {row.planned}") for row in short.itertuples()]
-    for config in study.runs:
-        if reason := diverged(run_folder(study.name, config.arm, config.seed), config):
-            rows.append(("diverged and excluded", f"{config.arm} seed {config.seed}", 1, reason))
+    for config, _, reason in diverged_runs(study):
+        rows.append(("diverged and excluded", f"{config.arm} seed {config.seed}", 1, reason))
     for config, _, summary in finished_runs(study):
         if "diverged" in summary:
             rows.append(("diverged in the tuning", f"{config.arm} seed {config.seed}", 1, summary["diverged"]))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from lib.data import load_dataset
 from lib.files import StudyError, read_json, run_folder, shown
 from lib.launch.notebook import run_process
-from lib.runs import diverged, finished_runs, read_summary
+from lib.runs import diverged_runs, finished_runs, read_summary
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 60  # between lines where there is no terminal for a bar
@@ -48,9 +48,8 @@ def slots(gpus, jobs=None):
 
 def missing_runs(study):
     """Configs of the runs that are not complete and have not diverged either, in the order of the study."""
-    finished = {config for config, _, _ in finished_runs(study)}
-    rest = [config for config in study.runs if config not in finished]
-    return [config for config in rest if not diverged(run_folder(study.name, config.arm, config.seed), config)]
+    done = {config for config, _, _ in (*finished_runs(study), *diverged_runs(study))}
+    return [config for config in study.runs if config not in done]
 
 
 def check_trainable(study, configs):
