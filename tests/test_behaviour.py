@@ -49,7 +49,6 @@ def test_confusions_by_hand():
         (behaviour.churn, ()),
         (behaviour.class_table, (LABELS, ["cat", "dog"])),
         (behaviour.disagreements, (LABELS, 2)),
-        (behaviour.subset_table, ({"all": LABELS < 2},)),
         (behaviour.confusion_difference, (LABELS, ["cat", "dog"])),
     ],
 )
@@ -71,21 +70,6 @@ def test_churn_equals_pairs_compared_one_by_one():
     alone = behaviour.churn(arm[:1], baseline[:1])
     assert alone["same_seed"] == pytest.approx(100 * np.mean(arm[0] != baseline[0]))
     assert alone["other_seed"] is alone["within_arm"] is alone["within_baseline"] is None
-
-
-def test_images_of_equal_human_entropy_stay_together():
-    shares = np.array([[1, 0]] * 4 + [[0.9, 0.1]] * 2 + [[0.5, 0.5]] * 3)
-    subsets = behaviour.uncertainty_subsets(shares)
-    assert [np.flatnonzero(members).tolist() for members in subsets.values()] == [[0, 1, 2, 3], [4, 5], [6, 7, 8]]
-    assert np.sum(list(subsets.values()), axis=0).tolist() == [1] * 9
-
-
-def test_subsets_by_hand():
-    arm, baseline = (predictions_with(*wrong) == LABELS for wrong in (((0, 1), (1, 1)), ((2, 1), (5, 1))))
-    table = behaviour.subset_table(arm, baseline, {"cats": LABELS == 0, "dogs": LABELS == 1})
-    columns = ["n_images", "arm", "baseline", "difference_pp"]
-    assert table.loc["cats", columns].tolist() == pytest.approx([10, 95, 65, 30])
-    assert table.loc["dogs", columns].tolist() == pytest.approx([10, 90, 90, 0])
 
 
 def test_calibration_is_compared_over_runs():

@@ -10,8 +10,6 @@ from scipy import stats
 from sklearn.metrics import confusion_matrix, log_loss, recall_score
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.weightstats import ttost_paired
 
 from lib.analyse import statistics
 
@@ -121,10 +119,11 @@ def test_sign_flips_are_exact_for_many_pairs_and_not_given_where_they_cannot_be_
 
 @pytest.mark.parametrize("margin", [0.05, 0.25, 1.0])
 @pytest.mark.parametrize("mean", [-0.2, 0.0, 0.1])
-def test_tost_agrees_with_statsmodels(margin, mean):
+def test_tost_is_the_larger_of_two_one_sided_t_tests(margin, mean):
     differences = np.random.default_rng(0).normal(mean, 0.2, 12)
-    expected = ttost_paired(differences, np.zeros(12), -margin, margin)[0]
-    assert statistics.equivalence_p(differences, margin) == pytest.approx(expected)
+    above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+    assert statistics.equivalence_p(differences, margin) == pytest.approx(max(above, below))
 
 
 def simulated_correctness(generator, n, images, seed_spread, image_spread):
@@ -176,10 +175,8 @@ def test_crossed_interval_covers_for_new_seeds_and_new_images(n, seed_spread, im
     assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / studies) < covered / studies < 0.995
 
 
-def test_holm_by_hand_and_as_statsmodels():
+def test_holm_by_hand():
     assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    for p_values in np.random.default_rng(0).uniform(0, 0.3, (5, 5)):
-        assert statistics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
 def test_a_missing_test_belongs_to_the_family_and_stays_missing():

@@ -6,8 +6,7 @@ Row i of both arms' arrays is the same seed; arms with different numbers of runs
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import cdist, pdist
-from scipy.special import entr, log_softmax
-from scipy.stats import rankdata
+from scipy.special import log_softmax
 
 from lib.analyse.statistics import (
     brier,
@@ -67,32 +66,6 @@ def churn(predictions_arm, predictions_baseline):
     shares = {"same_seed": across[same_seed], "other_seed": across[~same_seed]}
     shares |= {"within_arm": pdist(arm, "hamming"), "within_baseline": pdist(baseline, "hamming")}
     return {name: 100 * float(share.mean()) if len(share) else None for name, share in shares.items()}
-
-
-def uncertainty_subsets(human_labels):
-    """Thirds of the test images by the entropy of their human labels, float (N, classes): {name: bool (N,)}.
-
-    Images of equal entropy stay together in the third of their mean rank: people agree fully on 4,393 of the CIFAR-10
-    images, so the low third is these.
-    """
-    entropy = entr(human_labels).sum(axis=1)
-    rank = rankdata(entropy.round(9))  # the last digits depend on the order of the sum
-    third = np.ceil(3 * rank / len(rank))
-    return {f"{name} human entropy": third == number for number, name in enumerate(("low", "middle", "high"), 1)}
-
-
-def subset_table(correct_arm, correct_baseline, subsets):
-    """Accuracy in percent on subsets of images, and its paired difference in points: n_images, then as paired_table.
-
-    correct: bool (runs, N); subsets: {name: bool (N,)}, none of them empty; index subset.
-    """
-    percent = [
-        [[100 * run[members].mean() for members in subsets.values()] for run in correct]
-        for correct in (correct_arm, correct_baseline)
-    ]
-    table = paired_table(*percent, pd.Index(subsets, name="subset"), "_pp")
-    table.insert(0, "n_images", [int(members.sum()) for members in subsets.values()])
-    return table
 
 
 def calibration_table(logits_arm, logits_baseline, labels, human_labels=None):

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.special import logsumexp, softmax
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import DescrStatsW
 
 CONFIDENCE = 0.95
 PUBLISHED_GAIN_PP = 0.39  # smallest gain on CIFAR-10 in Hu et al. 2018, table 4
@@ -41,13 +43,10 @@ def zero_mean_p(values):
 def equivalence_p(differences, margin_pp=EQUIVALENCE_MARGIN_PP):
     """TOST (Schuirmann 1987): p-value that the mean of differences (n,), in pp, lies within ±margin_pp.
 
-    The larger of two one-sided t tests, which is that of the nearer margin; None as in mean_interval.
+    The larger of two one-sided t tests; None as in mean_interval.
     """
     differences = np.asarray(differences, float)
-    if not _vary(differences):
-        return None
-    error = differences.std(ddof=1) / np.sqrt(len(differences))
-    return float(stats.t.sf((margin_pp - abs(differences.mean())) / error, len(differences) - 1))
+    return float(DescrStatsW(differences).ttost_mean(-margin_pp, margin_pp)[0]) if _vary(differences) else None
 
 
 def sign_flip_p(differences):
@@ -138,9 +137,7 @@ def crossed_interval(correct_arm, correct_baseline):
 
 def holm(p_values):
     """Holm's adjusted p-values for a planned family, in the order given; None counts as 1 and stays None."""
-    known = np.array([1.0 if p is None else p for p in p_values])
-    order, adjusted = np.argsort(known), np.empty_like(known)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(known[order] * np.arange(len(known), 0, -1)))
+    adjusted = multipletests([1.0 if p is None else p for p in p_values], method="holm")[1]
     return [None if p is None else float(value) for p, value in zip(p_values, adjusted, strict=True)]
 
 
