@@ -178,10 +178,8 @@ def _download():
     except Exception as error:  # noqa: BLE001 a network has many ways to fail
         names = [name for name in _damaged_batches() if (folder / FOLDER / name).exists()]
         damaged, reason = f" ({', '.join(names)} damaged)" if names else "", " ".join(str(error).split())
-        raise StudyError(
-            f"CIFAR-10 is not whole in {shown(folder)}/{damaged} and cannot be fetched ({reason}): put "
-            "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html there, or take --study smoke, "
-            "which needs no data"
-        ) from None
+        problem = f"CIFAR-10 is not whole in {shown(folder)}/{damaged} and cannot be fetched ({reason})"
+        remedy = f"put {CIFAR10.filename} from https://www.cs.toronto.edu/~kriz/cifar.html there"
+        raise StudyError(f"{problem}: {remedy}, or take --study smoke, which needs no data") from None
     finally:
         socket.setdefaulttimeout(before)

@@ -31,23 +31,20 @@ def read_summary(folder, config):
     if summary["config_hash"] != config_hash(stored):
         raise StudyError(f"{shown(folder)}: summary.json does not belong to config.json; move the folder away")
     if changed := config.differences(stored):
-        raise StudyError(
-            f"{shown(folder)} holds a finished run of other settings ({'; '.join(changed)}): "
-            "move it away, or give the changed study a name of its own"
-        )
+        other = f"{shown(folder)} holds a finished run of other settings ({'; '.join(changed)})"
+        raise StudyError(f"{other}: move it away, or give the changed study a name of its own")
     return summary
-
-
-def _diverged(folder, config):
-    failure, stored = read_json(folder / "failure.json"), read_json(folder / "config.json")
-    if failure and stored and not config.differences(stored):
-        return failure.get("reason", "no reason was kept")
 
 
 def diverged_runs(study):
     """(config, folder, why) of every run that has diverged; they are excluded, and not repeated by themselves."""
-    folders = {config: run_folder(study.name, config.arm, config.seed) for config in study.runs}
-    return [(c, folder, reason) for c, folder in folders.items() if (reason := _diverged(folder, c))]
+    found = []
+    for config in study.runs:
+        folder = run_folder(study.name, config.arm, config.seed)
+        failure, stored = read_json(folder / "failure.json"), read_json(folder / "config.json")
+        if failure and stored and not config.differences(stored):
+            found.append((config, folder, failure.get("reason", "no reason was kept")))
+    return found
 
 
 def finished_runs(study):

@@ -1,6 +1,5 @@
 """What all tests share: folders of their own, no way to the network or a GPU, and a run that takes a second."""
 
-import dataclasses
 import os
 import subprocess
 
@@ -9,7 +8,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 
-from lib.data import load_dataset
+from lib.data import Dataset, load_dataset
 from lib.study import RunConfig
 
 
@@ -34,10 +33,11 @@ def tiny_config(**changes):
 def tiny_dataset():
     """The first 96 training and 40 test images of digits."""
     digits = load_dataset("digits")
-    sizes = {"train": 96, "test": 40}
-    return dataclasses.replace(
-        digits, **{name: array[: sizes[name.split("_")[0]]] for name, array in digits.arrays.items()}
+    train, test = (
+        (digits.train_images[:96], digits.train_labels[:96]),
+        (digits.test_images[:40], digits.test_labels[:40]),
     )
+    return Dataset("digits", *train, *test)
 
 
 @pytest.fixture(autouse=True)

@@ -114,7 +114,7 @@ def test_a_person_trains_interrupts_goes_on_and_changes_the_gate(page, checkout)
     choose(page, "Kernel", "Interrupt Kernel")
     page.locator(ERROR).first.wait_for(state="attached", timeout=PATIENCE)
     (line,) = page.locator(ERROR).all_text_contents()
-    assert line == "stopped: run this again, and it goes on after the last finished epoch"
+    assert line == "Interrupted: run this again, and it goes on after the last finished epoch"
     wait_until(page, lambda: is_idle(page))  # the cells that were waiting behind it are given up
 
     run_all(page)

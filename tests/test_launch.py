@@ -151,7 +151,7 @@ def test_an_interruption_stops_all_runs_and_starts_no_other(study, notebooks, mo
         if len(running) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(pool.Progress, "show", interrupt)
+    monkeypatch.setattr(pool.StudyProgress, "show", interrupt)
     notebooks.train = train
     stop = pool.Pool._stop
     monkeypatch.setattr(pool.Pool, "_stop", lambda self: (stop(self), ended.set()))

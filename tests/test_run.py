@@ -167,7 +167,7 @@ from pathlib import Path
 from lib.train import run
 from test_run import finish
 run.CHECKPOINT_SECONDS = 0
-run.Progress.show = lambda self, rows: time.sleep(0.5)
+run.RunProgress.show = lambda self, rows: time.sleep(0.5)
 finish(Path(sys.argv[1]))
 """
 

@@ -235,7 +235,7 @@ def test_a_job_runs_in_the_folders_of_the_command_with_the_threads_of_its_node(s
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "3")
     monkeypatch.setenv("STUDY_DATA", "lost on the way")
     folders = {"STUDY_DATA": str(tmp_path / "images"), "STUDY_OUTPUTS": str(tmp_path / "results")}
-    slurm.execute(study_file, "se_resnet18", 1, folders)
+    slurm.run_job(study_file, "se_resnet18", 1, folders)
     study = load_study(study_file)
     assert started == [(study, study_file, study.run("se_resnet18", 1), {"OMP_NUM_THREADS": "3"})]
     assert folders.items() <= os.environ.items()

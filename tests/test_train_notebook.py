@@ -47,7 +47,7 @@ def test_a_training_that_is_interrupted_and_goes_on_equals_execute(tmp_path, mon
     text, pictures = execute_by_hand(notebook)
     assert pictures == 6  # crops, the live curve twice, curves, confusions, mistakes
     (error,) = [output for output in interrupted.outputs if output.output_type == "error"]
-    assert len(error.traceback) == 1 and error.traceback[0].startswith("stopped: run this again")
+    assert len(error.traceback) == 1 and error.traceback[0].startswith("Interrupted: run this again")
     assert re.search(r"2/2 epochs, \d\d:\d\d so far", text) and "epoch   1 of 2" not in text
     config = load_study(study).run("se_resnet18", 0, {"epochs": 2})
     summary = read_json(run_folder("tiny", "se_resnet18__trial_epochs_2", 0) / "summary.json")

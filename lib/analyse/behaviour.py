@@ -8,15 +8,7 @@ import pandas as pd
 from scipy.spatial.distance import cdist, pdist
 from scipy.special import log_softmax
 
-from lib.analyse.statistics import (
-    brier,
-    confusion_percent,
-    expected_calibration_error,
-    mean_interval,
-    nll,
-    paired,
-    recall_percent,
-)
+from lib.analyse import statistics
 from lib.files import run_folder
 from lib.runs import load_table
 
@@ -27,10 +19,10 @@ def paired_table(arm, baseline, index, unit=""):
     Columns arm and baseline (means over runs), difference arm − baseline with its 95 % t interval low, high (NaN for a
     single run or equal differences), n_pairs; in the unit of the measures. unit: end of the names of those three.
     """
-    arm, baseline = paired(arm, baseline)
+    arm, baseline = statistics.paired(arm, baseline)
     rows = []
     for one, other in zip(arm.T, baseline.T, strict=True):
-        low, high = mean_interval(one - other) or (np.nan, np.nan)
+        low, high = statistics.mean_interval(one - other) or (np.nan, np.nan)
         rows.append((one.mean(), other.mean(), (one - other).mean(), low, high, len(one)))
     change = [f"{name}{unit}" for name in ("difference", "low", "high")]
     return pd.DataFrame(rows, index=index, columns=["arm", "baseline", *change, "n_pairs"])
@@ -41,7 +33,8 @@ def class_table(predictions_arm, predictions_baseline, labels, classes):
 
     predictions: integers (runs, N); labels: integers (N,); classes: names.
     """
-    recalls = [recall_percent(each, labels, len(classes)) for each in (predictions_arm, predictions_baseline)]
+    arms = predictions_arm, predictions_baseline
+    recalls = [statistics.recall_percent(each, labels, len(classes)) for each in arms]
     return paired_table(*recalls, pd.Index(classes, name="class"), "_pp")
 
 
@@ -50,8 +43,8 @@ def confusion_difference(predictions_arm, predictions_baseline, labels, classes)
 
     predictions: integers (runs, N); labels: integers (N,); classes: names.
     """
-    arms = paired(predictions_arm, predictions_baseline)
-    arm, baseline = (confusion_percent(each.astype(int), labels, len(classes)) for each in arms)
+    arms = statistics.paired(predictions_arm, predictions_baseline)
+    arm, baseline = (statistics.confusion_percent(each.astype(int), labels, len(classes)) for each in arms)
     return pd.DataFrame(arm - baseline, pd.Index(classes, name="true"), pd.Index(classes, name="predicted"))
 
 
@@ -61,7 +54,7 @@ def churn(predictions_arm, predictions_baseline):
     same_seed: arm and baseline with the same seed; other_seed: with different seeds; within_arm and within_baseline:
     two runs of one arm, which is what different arms are to be held against. predictions: integers (runs, N).
     """
-    arm, baseline = paired(predictions_arm, predictions_baseline)
+    arm, baseline = statistics.paired(predictions_arm, predictions_baseline)
     across, same_seed = cdist(arm, baseline, "hamming"), np.eye(len(arm), dtype=bool)
     shares = {"same_seed": across[same_seed], "other_seed": across[~same_seed]}
     shares |= {"within_arm": pdist(arm, "hamming"), "within_baseline": pdist(baseline, "hamming")}
@@ -74,7 +67,7 @@ def calibration_table(logits_arm, logits_baseline, labels, human_labels=None):
     nll (nats), brier (0 to 2), ece (0 to 1, 15 bins); with human_labels, float (N, classes), also human_nll, the
     cross-entropy with what people answer, in nats. logits: float (runs, N, classes); labels: integers (N,).
     """
-    metrics = {"nll": nll, "brier": brier, "ece": expected_calibration_error}
+    metrics = {"nll": statistics.nll, "brier": statistics.brier, "ece": statistics.expected_calibration_error}
     if human_labels is not None:
         metrics["human_nll"] = lambda run, _: -(human_labels * log_softmax(run.astype(float), axis=1)).sum(1).mean()
     values = [
@@ -90,7 +83,7 @@ def disagreements(predictions_arm, predictions_baseline, labels, count):
     Columns index, label, right_arm and right_baseline (shares of runs). predictions: integers (runs, N); labels:
     integers (N,). Chance alone gives such images too.
     """
-    arm, baseline = paired(predictions_arm, predictions_baseline)
+    arm, baseline = statistics.paired(predictions_arm, predictions_baseline)
     right_arm, right_baseline = (arm == labels).sum(axis=0), (baseline == labels).sum(axis=0)
     images = np.argsort(-abs(right_arm - right_baseline), kind="stable")[:count]
     table = pd.DataFrame({"right_arm": right_arm, "right_baseline": right_baseline}).loc[images] / len(arm)
@@ -119,7 +112,7 @@ def lesion_table(study, runs):
     rows = []
     for names, part in tables[tables["lesion"] != "none"].groupby(["arm", "lesion", "block"], sort=False):
         drops = 100 * (part.join(undisturbed, on=["arm", "seed"])["undisturbed"] - part["accuracy"])
-        rows.append((*names, len(drops), drops.mean(), *(mean_interval(drops) or (np.nan, np.nan))))
+        rows.append((*names, len(drops), drops.mean(), *(statistics.mean_interval(drops) or (np.nan, np.nan))))
     return pd.DataFrame(rows, columns=["arm", "lesion", "block", "n_runs", "drop_pp", "low_pp", "high_pp"])
 
 

@@ -51,10 +51,8 @@ def load_logit_stack(study, arm, seeds):
         folder = run_folder(study.name, arm, seed)
         logits, labels = load_logits(folder)
         first = labels if first is None else first
-        accuracy = (logits.argmax(1) == labels).mean()
-        if not (
-            np.array_equal(labels, first) and np.isclose(accuracy, read_json(folder / "summary.json")["test_accuracy"])
-        ):
+        accuracy, summary = (logits.argmax(1) == labels).mean(), read_json(folder / "summary.json")
+        if not np.array_equal(labels, first) or not np.isclose(accuracy, summary["test_accuracy"]):
             raise StudyError(f"{shown(folder)}: test_logits.npz does not belong to summary.json; move the folder away")
         stack.append(logits)
     return np.stack(stack), first
@@ -72,15 +70,14 @@ def _origin(folder):
     environment = read_json(folder / "environment.json") or {}
     records = [*environment.get("earlier", []), environment]
     changes = [record.get("uncommitted_changes") for record in records]
-    torch = [record.get("packages", {}).get("torch") for record in records]
-    made_on = [(r.get("device_name"), r.get("precision"), t) for r, t in zip(records, torch, strict=True)]
+    made_on = [(r.get("device_name"), r.get("precision"), r.get("packages", {}).get("torch")) for r in records]
+    kinds = ["{}, {}, torch {}".format(*each) for each in made_on]
     code = [record.get("training_code") for record in records]
-    kinds = [f"{device}, {precision}, torch {version}" for device, precision, version in made_on]
-    origins = [f"{kind}, training code {each}" for kind, each in zip(kinds, code, strict=True)]
+    origins = dict.fromkeys(f"{kind}, training code {each}" for kind, each in zip(kinds, code, strict=True))
     return {
         "kind": " + ".join(dict.fromkeys(kinds)),
-        "origin": " + ".join(dict.fromkeys(origins)),
-        "uniform": len(set(origins)) == 1 and None not in (*made_on[0], code[0]),
+        "origin": " + ".join(origins),
+        "uniform": len(origins) == 1 and None not in (*made_on[0], *code),
         "training_code": environment.get("training_code"),
         "commit": environment.get("commit"),
         "uncommitted_changes": True if True in changes else None if None in changes else False,
@@ -94,10 +91,8 @@ def primary_seeds(study):
 
 def planned_seeds(study, arm, baseline):
     """Seeds that are planned for both arms, in order."""
-    of_arm, of_baseline = (
-        {config.seed for config in (*study.runs, *study.awaiting) if config.arm == each} for each in (arm, baseline)
-    )
-    return sorted(of_arm & of_baseline)
+    planned = [{c.seed for c in (*study.runs, *study.awaiting) if c.arm == each} for each in (arm, baseline)]
+    return sorted(set.intersection(*planned))
 
 
 def primary_is_complete(study, runs):

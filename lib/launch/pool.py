@@ -64,10 +64,8 @@ def check_trainable(study, configs):
     dataset = load_dataset(configs[0].dataset)
     for _, folder, summary in finished_runs(study)[:1]:
         if summary["data_fingerprint"] != dataset.fingerprint:
-            raise StudyError(
-                f"{shown(folder)} was trained on other images ({summary['data_source']}) than those that are here: "
-                "bring the same ones, or set STUDY_OUTPUTS to an empty folder"
-            )
+            other = f"{shown(folder)} was trained on other images ({summary['data_source']}) than those that are here"
+            raise StudyError(f"{other}: bring the same ones, or set STUDY_OUTPUTS to an empty folder")
 
 
 class Pool:
@@ -79,7 +77,7 @@ class Pool:
     def __init__(self, study, name, configs, slots, deadline=None):
         self.study, self.name, self.slots, self.deadline = study, name, slots, deadline
         self.waiting, self.running, self.stopped = list(configs), {}, False
-        self.lock, self.progress = threading.Lock(), Progress(study, configs)
+        self.lock, self.progress = threading.Lock(), StudyProgress(study, configs)
         here = "cuda" if "CUDA_VISIBLE_DEVICES" in slots[0] else "cpu"
         known = [pace(*finished) for finished in finished_runs(study) if finished[2].get("device") == here]
         self.pace, self.measured = max(known, default=None), []
@@ -147,7 +145,7 @@ class Pool:
         return time.monotonic() + seconds <= self.deadline
 
 
-class Progress:
+class StudyProgress:
     """The epochs that are done: a bar on a terminal, else a line now and then; and a line for each run that ends."""
 
     def __init__(self, study, configs):

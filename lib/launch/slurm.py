@@ -15,7 +15,7 @@ import submitit
 
 from lib.files import ROOT, StudyError, data_folder, outputs_folder, run_folder
 from lib.launch.notebook import run_process
-from lib.launch.pool import Progress
+from lib.launch.pool import StudyProgress
 from lib.study import load_study
 
 POLL_SECONDS = 5
@@ -35,7 +35,7 @@ def run_jobs(study, name, configs, jobs=None):
     if queued:
         raise StudyError(f"jobs of an earlier command are still queued: wait, or scancel {' '.join(sorted(queued))}")
     active = dict(zip(configs, _submit(study, name, configs, jobs), strict=True))
-    with contextlib.closing(Progress(study, configs)) as progress:
+    with contextlib.closing(StudyProgress(study, configs)) as progress:
         try:
             while active:
                 time.sleep(POLL_SECONDS)
@@ -48,7 +48,7 @@ def run_jobs(study, name, configs, jobs=None):
     return progress.failed
 
 
-def execute(name, arm, seed, folders):
+def run_job(name, arm, seed, folders):
     """Execute one run inside its job; raises StudyError when it fails. folders: STUDY_DATA and STUDY_OUTPUTS."""
     os.environ.update(folders)
     study = load_study(name)
@@ -71,7 +71,7 @@ def _submit(study, name, configs, jobs):
             use_srun=False,  # a step of its own would get one of the job's CPUs
             additional_parameters={"chdir": ROOT},
         )
-        calls = [functools.partial(execute, name, config.arm, config.seed, folders) for config in configs]
+        calls = [functools.partial(run_job, name, config.arm, config.seed, folders) for config in configs]
         submitted = executor.submit_array(calls)
     except (OSError, RuntimeError) as error:  # no sbatch here, or it refuses
         raise StudyError(f"SLURM does not take the jobs: {' '.join(str(error).split())}") from None

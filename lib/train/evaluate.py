@@ -4,7 +4,6 @@ The test images are read here, once a run and after the last epoch, and nowhere 
 """
 
 import hashlib
-import time
 from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
@@ -40,13 +39,6 @@ def evaluate(trainer, dataset):
 
     Raises DivergedError for logits that are not finite.
     """
-    started = time.perf_counter()
-    evaluation = _evaluate(trainer, dataset)
-    evaluation.scores["evaluation_seconds"] = time.perf_counter() - started
-    return evaluation
-
-
-def _evaluate(trainer, dataset):
     config = trainer.config
     if config.validation_images:
         _, held_out = split_indices(dataset.train_labels, config.validation_images)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 BAR = "{percentage:3.0f} %|{bar}| {n_fmt}/{total_fmt} epochs, {elapsed} so far, {remaining} left"
 
 
-class Progress:
+class RunProgress:
     """Shows how far a run is: with STUDY_HEADLESS set one line an epoch, else a bar and a curve."""
 
     def __init__(self, config):
@@ -29,8 +29,8 @@ class Progress:
             how = {"bar_format": BAR, "ncols": 80, "mininterval": 0, "file": sys.stdout}
             self.bar = tqdm(total=self.config.epochs, initial=len(rows), **how)
         self.bar.update(len(rows) - self.bar.n)
-        if rows:
-            self._draw(rows)
+        if rows and self.curve:  # None outside a notebook
+            self.curve.update(self._draw(rows))
         if len(rows) == self.config.epochs:
             self.close()
             print("trained, now evaluated …", flush=True)
@@ -55,6 +55,5 @@ class Progress:
         from lib.analyse.figures import learning_curves
 
         figure = learning_curves(pd.DataFrame(rows).assign(arm=self.config.arm, seed=self.config.seed))
-        if self.curve:  # None outside a notebook
-            self.curve.update(figure)
         plt.close(figure)
+        return figure

@@ -23,7 +23,7 @@ from lib.files import StudyError, atomic_write, git, lock, read_json, shown, wri
 from lib.runs import config_hash, read_summary, save_arrays, stored_logits
 from lib.train.evaluate import fixed_answers
 from lib.train.models import build_model, multiply_adds, parameter_count
-from lib.train.progress import Progress
+from lib.train.progress import RunProgress
 from lib.train.trainer import DivergedError, Trainer, choose_device, choose_precision
 
 CHECKPOINT_SECONDS = 20  # training time between checkpoints, so that saving stays a small share of it
@@ -35,9 +35,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "papermil
 class Interrupted(KeyboardInterrupt):
     """A person has stopped the training: what to do next, in one line."""
 
-    def _render_traceback_(self):
-        """What IPython shows of it, instead of a traceback."""
-        return [str(self)]
+    _render_traceback_ = StudyError._render_traceback_
 
 
 class Run:
@@ -68,14 +66,14 @@ class Run:
         with lock(self.folder, f"{self.config.arm} seed {self.config.seed}"):
             if read_summary(self.folder, self.config):
                 raise StudyError(f"{shown(self.folder)} is complete by now: run all cells again to see it")
-            self.rows, self._unsaved, self._progress = [], None, Progress(self.config)
+            self.rows, self._unsaved, self._progress = [], None, RunProgress(self.config)
             self._answers = self._todays_answers()  # a failure here is one of the code, not of this run
             try:
                 yield self._start(dataset)
             except KeyboardInterrupt:
                 if self._unsaved:
                     self._save_checkpoint(*self._unsaved)
-                raise Interrupted("stopped: run this again, and it goes on after the last finished epoch") from None
+                raise Interrupted("run this again, and it goes on after the last finished epoch") from None
             except DivergedError as error:
                 if not self.config.validation_images:
                     write_json(self.folder / "failure.json", {"reason": str(error), "finished_utc": _now()})
@@ -103,7 +101,7 @@ class Run:
         if evaluation.gates is not None:
             write_table(self.folder / "gates.csv", evaluation.gates)
             write_table(self.folder / "lesions.csv", evaluation.lesions)
-        self._write_summary(evaluation.scores)
+        self._write_summary(evaluation.scores | {"evaluation_seconds": time.perf_counter() - self._saved})
 
     def _start(self, dataset):
         config, device = self.config, choose_device()
