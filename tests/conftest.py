@@ -14,19 +14,9 @@ from lib.study import RunConfig
 
 def tiny_config(**changes):
     """Config of a run on tiny_dataset() that trains for less than a second."""
-    settings = {
-        "arm": "se_resnet18",
-        "seed": 0,
-        "architecture": "se_resnet18",
-        "dataset": "digits",
-        "width": 1 / 16,
-        "reduction": 4,
-        "epochs": 3,
-        "warmup_epochs": 1.0,
-        "batch_size": 32,
-        "lesion_images": 20,
-        "precision": "fp32",
-    }
+    settings = {"arm": "se_resnet18", "seed": 0, "architecture": "se_resnet18", "dataset": "digits", "width": 1 / 16}
+    settings |= {"reduction": 4, "epochs": 3, "warmup_epochs": 1.0, "batch_size": 32, "lesion_images": 20}
+    settings["precision"] = "fp32"
     return RunConfig(**{**settings, **changes})
 
 

@@ -95,7 +95,8 @@ def test_a_pair_of_which_nobody_knows_what_it_was_made_on_is_mixed(small):
 def test_a_pair_of_runs_that_were_both_resumed_elsewhere_is_mixed(small):
     resumed = {"earlier": [ENVIRONMENT | {"device_name": "Tesla T4"}]}
     make_study(small, environment=lambda config: resumed if config.seed == 5 else {})
-    assert list(compare.mixed_pairs(load_runs(small), SE, BASE)) == [5]
+    ((seed, made_on),) = compare.mixed_pairs(load_runs(small), SE, BASE).items()
+    assert seed == 5 and "Tesla T4" in made_on and "AMD EPYC" in made_on
 
 
 def test_pairs_of_different_machines_are_pooled_and_shown_for_each(small):
@@ -143,8 +144,10 @@ def test_the_primary_comparison_agrees_with_other_computations(paper):
 def test_before_the_last_planned_pair_nothing_tells_the_primary_accuracies(small):
     make_study(small, only=lambda config: (config.arm, config.seed) != (BASE, 5))
     runs = load_runs(small)
-    with pytest.raises(StudyError, match=r"6 pairs .* 5 finished"):
-        compare.primary(small, runs)
+    for refused in (lambda: compare.primary(small, runs), lambda: load_logit_stack(small, SE, [0])):
+        with pytest.raises(StudyError, match=r"6 pairs .* 5 finished"):
+            refused()
+    assert runs.loc[runs["withheld"], ["test_accuracy", "test_loss"]].isna().all(axis=None)
     summary = compare.results(small, runs)
     primary, text = summary["primary"], json.dumps(summary, allow_nan=False)
     assert (primary["complete"], primary["n_pairs"], primary["planned_pairs"]) == (False, 5, 6)
@@ -169,6 +172,7 @@ def test_with_the_last_planned_pair_or_an_earlier_stop_it_is_computed(small, tmp
     result = compare.results(stopped, load_runs(stopped))
     assert result["primary"]["complete"] and result["primary"]["n_pairs"] == 4  # not 5, which are finished
     assert result["primary"]["p_value"] == pytest.approx(related(stopped, SE, BASE, range(4)).pvalue)
+    assert any("2026-11-30" in (row["detail"] or "") for row in result["deviations"])
     assert result["effects"][0]["n_pairs"] == 4 and result["trends"] == []  # four pairs are no cell of a trend
     make_study(small, only=lambda config: config.seed == 5)
     assert compare.primary(small, load_runs(small))["n_pairs"] == 6

@@ -49,12 +49,6 @@ def test_every_arm_of_the_paper_has_a_name_and_a_look_of_its_own_in_any_company(
     assert len(colors) == len(arms) + 2
 
 
-@pytest.mark.parametrize("arm", ["se_resnet18", "new_net"])
-def test_variants_keep_the_colour_of_their_arm_and_get_a_line_of_their_own(arm):
-    styles = figures.arm_styles([arm, f"{arm}__half_width", f"{arm}__quarter_width"]).values()
-    assert len({style["color"] for style in styles}) == 1 and len({str(style["linestyle"]) for style in styles}) == 3
-
-
 def test_variants_are_named_in_words_and_once_in_a_difference():
     assert figures.arm_name("se_resnet18__quarter_width_16_epochs") == "SE-ResNet-18, ¼ width, 16 epochs"
     assert figures.arm_name("new_net__half_width") == "new net, ½ width"
@@ -105,10 +99,3 @@ def test_confusions_show_errors_and_leave_zeros_empty():
     assert plain.images[0].get_array().max() == 10  # the diagonal does not drown the errors
     low, high = change.images[0].get_clim()
     assert low == -high
-
-
-def test_images_stand_in_order_under_their_titles():
-    images = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.ones((32, 32, 3), np.uint8)
-    figure = figures.image_grid(images, ["automobile\n10 → 90 %"] * 12)
-    assert [axis.images[0].get_array().max() for axis in figure.axes[:12]] == list(range(12))
-    assert not figure.axes[12].images

@@ -1,9 +1,5 @@
 """Notebooks in processes of their own, and their pages: complete without a network, the same each time."""
 
-import signal
-import subprocess
-import sys
-
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
@@ -94,19 +90,6 @@ def test_a_killed_execution_is_told_and_leaves_no_kernel(start, tmp_path):
     process.process.kill()
     with pytest.raises(StudyError, match="its process was killed, perhaps for want of memory"):
         process.wait()
-    wait_until(lambda: is_free(tmp_path / "held"))
-
-
-def test_a_notebook_ends_with_a_launcher_that_is_killed(tmp_path):
-    cell = new_code_cell(HOLD.format(str(tmp_path / "held")))
-    nbformat.write(new_notebook(cells=[cell], metadata=PYTHON), tmp_path / "a.ipynb")
-    code = "import pathlib, sys; from lib.launch.notebook import NotebookProcess\n"
-    code += "NotebookProcess(*map(pathlib.Path, sys.argv[1:]), {}).wait()"
-    paths = [tmp_path / name for name in ("a.ipynb", "out.ipynb", "log")]
-    launcher = subprocess.Popen([sys.executable, "-c", code, *paths], cwd=ROOT)
-    wait_until((tmp_path / "held" / "taken").exists)
-    launcher.send_signal(signal.SIGKILL)
-    launcher.wait()
     wait_until(lambda: is_free(tmp_path / "held"))
 
 

@@ -49,13 +49,6 @@ def test_runs_of_the_tuning_are_no_results(tmp_path):
     assert results.plan(study).iloc[0].tolist() == ["tuning", 2, 2]
 
 
-def test_a_run_that_was_resumed_elsewhere_names_both_machines(study):
-    earlier = [ENVIRONMENT | {"device_name": "Tesla T4"}, ENVIRONMENT | {"threads": 2}]
-    make_study(study, only=has("resnet18", seeds=[0]), environment=lambda config: {"earlier": earlier})
-    row = results.load_runs(study).iloc[0]
-    assert row["kind"] == "Tesla T4, bf16, torch 2.14.1 + AMD EPYC, bf16, torch 2.14.1"
-
-
 @pytest.mark.parametrize(
     ("states", "expected"),
     [((False, True), True), ((True, None), True), ((None, False), None), ((False, False), False)],
@@ -65,14 +58,6 @@ def test_uncommitted_code_of_any_part_of_a_run_counts(study, states, expected):
     environment = second | {"earlier": [ENVIRONMENT | first]}
     make_study(study, only=has("resnet18", seeds=[0]), environment=lambda config: environment)
     assert results.load_runs(study)["uncommitted_changes"].iloc[0] == expected
-
-
-def test_a_folder_without_a_record_of_its_machine_is_read(study):
-    make_study(study, only=has("resnet18", seeds=[0]))
-    (run_folder(study.name, "resnet18", 0) / "environment.json").unlink()
-    row = results.load_runs(study).iloc[0]
-    assert row["kind"] == "None, None, torch None" and row["commit"] is None
-    assert row_of(results.deviations(study), "unknown commit")[0]["count"] == 1
 
 
 def test_nothing_finished_is_one_line_that_says_what_to_do(study):
@@ -98,32 +83,6 @@ def test_logits_are_stacked_in_the_order_of_the_seeds(study):
     assert logits.shape == (2, 1000, 10) and logits.dtype == np.float32 and labels.dtype == np.int64
     for row, seed in zip(logits, (2, 0), strict=True):
         np.testing.assert_array_equal(row, load_logits(run_folder(study.name, arm, seed))[0])
-
-
-def test_scores_of_the_primary_arms_are_withheld_until_the_last_planned_pair(study):
-    make_study(study, only=lambda config: (config.arm, config.seed) != ("se_resnet18", 5))
-    runs = results.load_runs(study)
-    assert not results.primary_is_complete(study, runs) and results.finished_pairs(study, runs) == 5
-    hidden = runs[runs["withheld"]]
-    assert set(hidden["arm"]) == set(PRIMARY) and hidden[["test_accuracy", "test_loss"]].isna().all(axis=None)
-    assert runs.loc[~runs["withheld"], "test_accuracy"].notna().all()
-    for arm in PRIMARY:
-        with pytest.raises(StudyError, match=r"6 pairs .* 5 finished"):
-            results.load_logit_stack(study, arm, [0])
-    make_study(study, only=has("se_resnet18", seeds=[5]))
-    runs = results.load_runs(study)
-    assert not runs["withheld"].any() and runs["test_accuracy"].notna().all()
-    assert results.load_logit_stack(study, "resnet18", [0])[0].shape == (1, 1000, 10)
-
-
-def test_the_stop_of_the_study_file_ends_it_earlier_in_the_order_of_the_seeds(tmp_path):
-    study = small_study(tmp_path, STOP)
-    assert results.primary_seeds(study) == [0, 1, 2, 3]
-    make_study(study, only=has(*PRIMARY, seeds=[0, 1, 2, 5]))
-    assert not results.primary_is_complete(study, results.load_runs(study))
-    make_study(study, only=has(*PRIMARY, seeds=[3]))
-    assert results.primary_is_complete(study, results.load_runs(study))
-    assert "2026-11-30" in row_of(results.deviations(study), "stopped earlier")[0]["detail"]
 
 
 def test_a_diverged_run_is_named_and_its_seed_does_not_hold_up_the_others(study):

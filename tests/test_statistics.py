@@ -252,10 +252,7 @@ def test_confusions_and_recalls_agree_with_scikit_learn():
     for each in (np.array(predictions), predictions[0]):
         pooled = confusion_matrix(np.resize(labels, each.size), each.ravel(), normalize="true")
         np.testing.assert_allclose(statistics.confusion_percent(each, labels, 5), 100 * pooled)
+    few_bits = statistics.confusion_percent(np.array([0, 9, 9]), np.array([0, 9, 0], np.uint8), 10)
+    assert few_bits[0, 0] == few_bits[0, 9] == 50 and few_bits[9, 9] == 100 and few_bits.sum() == 200
     recalls = [100 * recall_score(labels, each, average=None) for each in predictions]
     np.testing.assert_allclose(statistics.recall_percent(predictions, labels, 5), recalls)
-
-
-def test_labels_of_few_bits_and_classes_without_images():
-    matrix = statistics.confusion_percent(np.array([0, 9, 9], np.int64), np.array([0, 9, 0], np.uint8), 10)
-    assert matrix[0, 0] == matrix[0, 9] == 50 and matrix[9, 9] == 100 and matrix.sum() == 200
