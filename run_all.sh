@@ -14,7 +14,7 @@ unset PYTHONHOME PYTHONPATH # which are about another Python
 
 usage() {
     cat <<'END'
-Usage: ./run_all.sh [--study NAME] [--engine local|slurm] [--jobs N] [--time-budget MINUTES]
+Usage: ./run_all.sh [--study NAME] [--engine local|sequence|slurm] [--jobs N] [--time-budget MINUTES]
        ./run_all.sh test [words for pytest]
 
 Sets up the environment in .venv (once), fetches the images, trains what is missing of a study, analyses it, and writes
@@ -25,6 +25,7 @@ goes on where it was.
                          of a CPU), or a .yaml file of your own; without it paper where there is a GPU, else laptop, and
                          smoke where CIFAR-10 is neither in data/ nor to be downloaded. benchmark is no study: it
                          measures the speed of the training
+  --engine sequence      train run after run in one process, which pays on a GPU that trains a run in seconds
   --engine slurm         train on a SLURM cluster, a run a job, with one GPU each where there are any; it is started where
                          sbatch is, which takes its SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT and the like
   --jobs N               runs at a time (default: one on each GPU, two on a CPU, with SLURM as many as it allows)

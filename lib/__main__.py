@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from lib.data import cifar10_is_here, load_dataset
@@ -44,7 +45,7 @@ def _options(arguments):
     # run_all.sh --help explains the options without needing the environment
     parser = argparse.ArgumentParser(prog="./run_all.sh", add_help=False, allow_abbrev=False)
     parser.add_argument("--study")
-    parser.add_argument("--engine", choices=("local", "slurm"), default="local")
+    parser.add_argument("--engine", choices=("local", "sequence", "slurm"), default="local")
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--time-budget", type=float, metavar="MINUTES")
     options, words = parser.parse_known_args(arguments)
@@ -73,7 +74,9 @@ def _default_study():
 
 
 def _run(study, name, options):
-    deadline = options.time_budget and time.monotonic() + options.time_budget * 60 - ANALYSIS_SECONDS
+    analyses = find_spec("papermill")  # not where runs are only trained, to be analysed elsewhere
+    seconds = options.time_budget and 60 * options.time_budget - ANALYSIS_SECONDS * bool(analyses)
+    deadline = seconds and time.monotonic() + seconds
     total = len(study.runs) + len(study.awaiting)
     print(f"study {study.name}: {study.title}; {len(finished_runs(study))} of {total} runs are complete")
     for config, folder, _ in diverged_runs(study):
@@ -85,6 +88,10 @@ def _run(study, name, options):
             from lib.launch.slurm import run_jobs  # only clusters need submitit
 
             failed = run_jobs(study, name, missing, options.jobs)
+        elif options.engine == "sequence":
+            from lib.launch.sequence import run_sequence  # torch is slow to import
+
+            failed, left = run_sequence(study, missing, deadline)
         else:
             gpus = visible_gpus()
             failed, left = Pool(study, name, missing, slots(gpus, options.jobs), deadline).work()
@@ -95,10 +102,12 @@ def _run(study, name, options):
         print(f"the time budget leaves {left + len(study.awaiting)} runs for next time: the same command goes on")
     if failed:
         print(f"{failed} runs failed, as told above: the same command tries them again", file=sys.stderr)
-    if finished_runs(study):
-        _analyse(study, name)
-    else:
+    if not finished_runs(study):
         print("no run is complete, so there is nothing to analyse yet")
+    elif not analyses:
+        print("papermill is not installed: the same command analyses the runs where it is")
+    else:
+        _analyse(study, name)
     return 1 if failed else 0
 
 

@@ -38,9 +38,6 @@ def contenders(config, steps, device, precision, workers):
 
     config: RunConfig of the plain network; workers: processes of the everyday DataLoader.
     """
-    # each kind of step is compiled on its own and for fixed sizes, as in a run
-    torch._dynamo.config.automatic_dynamic_shapes = False
-    torch._dynamo.config.recompile_limit = 64
     plain = config.model_copy(update={"learning_rate": 1e-6})  # too low to diverge on labels that mean nothing
 
     def ours(config, precision, speedups):

@@ -22,15 +22,16 @@ FIXED_IMAGES = 4
 
 
 class Evaluation(NamedTuple):
-    """What a run keeps of its network: scores for the summary, test logits (N, classes), labels (N,), and two tables.
+    """What is asked of a network: scores for the summary, test logits (N, classes), labels (N,), gates and lesions.
 
-    The tables are None for a network without gates. A run of the tuning keeps scores alone.
+    gates: {block: float32 (N, C)}; gates and lesions are None for a network without gates. A run of the tuning is asked
+    for scores alone.
     """
 
     scores: dict
     logits: np.ndarray | None = None
     labels: np.ndarray | None = None
-    gates: pd.DataFrame | None = None
+    gates: dict | None = None
     lesions: pd.DataFrame | None = None
 
 
@@ -51,8 +52,7 @@ def evaluate(trainer, dataset):
     scores["logits_sha256"] = hashlib.sha256(logits.tobytes()).hexdigest()
     if not gates:
         return Evaluation(scores, logits, labels)
-    rows = [{"block": block, **gate_statistics(values, labels)} for block, values in gates.items()]
-    return Evaluation(scores, logits, labels, pd.DataFrame(rows), pd.DataFrame(lesions(trainer, dataset)))
+    return Evaluation(scores, logits, labels, gates, pd.DataFrame(lesions(trainer, dataset)))
 
 
 def score(logits, labels):
@@ -134,6 +134,11 @@ def derangement(n):
     permutation = np.empty(n, int)
     permutation[cycle] = np.roll(cycle, 1)
     return permutation
+
+
+def gate_table(gates, labels):
+    """The statistics of the gates {block: float32 (N, C)} of a network, a row a block; labels: integers (N,)."""
+    return pd.DataFrame([{"block": block, **gate_statistics(values, labels)} for block, values in gates.items()])
 
 
 def gate_statistics(gates, labels, permutations=20):

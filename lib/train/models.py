@@ -3,6 +3,7 @@
 Base network: He et al. 2016, arXiv 1512.03385, with the CIFAR stem (3×3 convolution, stride 1, no pooling).
 """
 
+import copy
 import hashlib
 
 import torch
@@ -177,9 +178,7 @@ def multiply_adds(model):
     """Multiply-accumulate operations for one 32×32 image, in convolutions and linear layers (half of the FLOPs)."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    training = model.training
-    model.eval()  # so that counting leaves the running statistics alone
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, 3, 32, 32, device=next(model.parameters()).device))
-    model.train(training)
+    model = copy.deepcopy(model).to("meta")  # nothing is computed, and the network stays as it is
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, 32, 32, device="meta"))
     return counter.get_total_flops() // 2

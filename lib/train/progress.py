@@ -4,7 +4,6 @@ import os
 import sys
 
 import pandas as pd
-from IPython.display import Markdown, display
 from tqdm import tqdm
 
 BAR = "{percentage:3.0f} %|{bar}| {n_fmt}/{total_fmt} epochs, {elapsed} so far, {remaining} left"
@@ -22,6 +21,8 @@ class RunProgress:
             if rows:
                 print(self._line(rows), flush=True)
             return
+        from IPython.display import Markdown, display  # not everywhere where there is no notebook
+
         if self.bar is None:
             # the place of the curve, above the bar: output between two states of the bar would tear it in two
             self.curve = display(Markdown(""), display_id=True)

@@ -21,10 +21,10 @@ import torch
 from lib.data import CLASSES, split_indices
 from lib.files import StudyError, atomic_write, git, lock, read_json, shown, write_json, write_table
 from lib.runs import config_hash, read_summary, save_arrays, stored_logits
-from lib.train.evaluate import fixed_answers
+from lib.train.evaluate import fixed_answers, gate_table
 from lib.train.models import build_model, multiply_adds, parameter_count
 from lib.train.progress import RunProgress
-from lib.train.trainer import DivergedError, Trainer, choose_device, choose_precision
+from lib.train.trainer import DivergedError, Trainer, choose_device, choose_precision, fastest_trainer, ladder
 
 CHECKPOINT_SECONDS = 20  # training time between checkpoints, so that saving stays a small share of it
 ANSWER_TOLERANCE = 0.01  # of the largest answer; platforms and versions of torch differ by less than a tenth of it
@@ -56,9 +56,10 @@ class Run:
             return f"stale: this run stems from another network than today's code: delete {shown(self.folder)}"
 
     @contextlib.contextmanager
-    def training(self, dataset):
+    def training(self, dataset, trainer=None):
         """A Trainer at the last checkpoint, or at its start, for the body to train, `save` and `finish`.
 
+        trainer: one of the same seat that has served another run; by default one is made.
         A person who interrupts loses the current epoch only, and gets Interrupted. Raises StudyError when another
         process works on the run and for a checkpoint of other settings or of another network; and DivergedError, except
         for a run of the tuning, which counts as accuracy 0, since settings that diverge cannot win.
@@ -69,7 +70,7 @@ class Run:
             self.rows, self._unsaved, self._progress = [], None, RunProgress(self.config)
             self._answers = self._todays_answers()  # a failure here is one of the code, not of this run
             try:
-                yield self._start(dataset)
+                yield self._start(dataset, trainer)
             except KeyboardInterrupt:
                 if self._unsaved:
                     self._save_checkpoint(*self._unsaved)
@@ -94,27 +95,24 @@ class Run:
         self._progress.show(self.rows)
 
     def finish(self, evaluation):
-        """Write all that the run keeps, the summary last."""
+        """Write all that the run keeps, the summary last; needs no trainer any more."""
         if evaluation.logits is not None:
             labels = evaluation.labels.astype(np.uint8)
             save_arrays(self.folder / "test_logits.npz", logits=stored_logits(evaluation.logits), labels=labels)
         if evaluation.gates is not None:
-            write_table(self.folder / "gates.csv", evaluation.gates)
+            write_table(self.folder / "gates.csv", gate_table(evaluation.gates, evaluation.labels))
             write_table(self.folder / "lesions.csv", evaluation.lesions)
         self._write_summary(evaluation.scores | {"evaluation_seconds": time.perf_counter() - self._saved})
 
-    def _start(self, dataset):
-        config, device = self.config, choose_device()
-        precision = choose_precision(device) if config.precision == "auto" else config.precision
+    def _start(self, dataset, trainer):
+        config, self._trainer = self.config, trainer or make_trainer(self.config, dataset)
+        if trainer:
+            trainer.restart(config)
         self._data = {"data_fingerprint": dataset.fingerprint, "data_source": dataset.source}
-        self._machine = {"device": device.type, "precision": precision}
+        self._machine = {"device": self._trainer.device.type, "precision": self._trainer.precision}
         self._saved = time.perf_counter()
-
-        train, _ = split_indices(dataset.train_labels, config.validation_images)
-        images, labels = dataset.train_images[train], dataset.train_labels[train]
-        model = build_model(config, len(dataset.classes))
-        self._trainer = Trainer(config, model, images, labels, device, precision)
         self._resume()
+        model = self._trainer.model
         self._costs = {"parameters": parameter_count(model), "multiply_adds": multiply_adds(model)}
         write_json(self.folder / "config.json", config.to_dict())
         self._write_environment()
@@ -187,6 +185,20 @@ class Run:
             (self.folder / left).unlink(missing_ok=True)
 
 
+def make_trainer(config, dataset, rungs=ladder):
+    """The Trainer of a run on the best device here; rungs(device, precision): Speedups to try until a step works."""
+    device = choose_device()
+    precision = choose_precision(device) if config.precision == "auto" else config.precision
+    train, _ = split_indices(dataset.train_labels, config.validation_images)
+    arrays = dataset.train_images[train], dataset.train_labels[train]
+
+    def make(speedups):
+        model = build_model(config, len(dataset.classes))
+        return Trainer(config, model, *arrays, device, precision, speedups)
+
+    return fastest_trainer(make, rungs(device, precision))
+
+
 def _agree(answers, others):
     """Whether two sets of fixed answers stem from the same network."""
     pairs = [(np.array(answers[moment]), np.array(other)) for moment, other in others.items()]
@@ -199,7 +211,7 @@ def describe_environment(trainer):
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "device": trainer.device.type,
         "device_name": device_name(trainer.device),
         "precision": trainer.precision,
@@ -207,9 +219,16 @@ def describe_environment(trainer):
         "threads": torch.get_num_threads(),
         "cpu_count": os.cpu_count(),
         "training_code": _training_code(),
-        "commit": git("rev-parse", "HEAD"),
+        "commit": git("rev-parse", "HEAD") or os.environ.get("STUDY_COMMIT"),  # a copy without history is told
         "uncommitted_changes": None if changes is None else bool(changes),
     }
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _training_code():

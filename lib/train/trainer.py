@@ -5,19 +5,27 @@ import math
 import shutil
 import time
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from lib.files import StudyError
 from lib.train.augment import EpochPlan, Normalise, crop_and_flip, pad, plan_epoch
+from lib.train.models import build_model
 
 PREDICTION_BATCH = 500
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 STATEFUL = ("model", "optimizer", "scaler")  # parts of a trainer that change as it trains
+# what a run may have of its own when its trainer served another run before; all other settings are part of the step
+OWN = {"arm", "seed", "epochs", "warmup_epochs", "learning_rate", "horizontal_flip", "lesion_images"}
 
 
 class DivergedError(StudyError):
     """A training whose loss or logits are not finite: the one reason for which a run counts as failed for good."""
+
+
+class StepError(StudyError):
+    """No step with the speed-ups that were tried works on this machine."""
 
 
 def choose_device():
@@ -39,7 +47,7 @@ class Speedups:
     """Optimisations of a step; benchmark.ipynb takes them away one by one."""
 
     channels_last: bool = True  # the memory layout that convolutions are fastest in
-    fused_optimizer: bool = True  # one pass over all weights
+    fused_optimizer: bool = True  # one pass over all weights, else torch's default
     compiled: bool = False  # torch.compile of augmentation, network and loss
     cuda_graph: bool = False  # the whole step as one launch
 
@@ -54,6 +62,29 @@ def choose_speedups(device, precision):
     compiled = has_compiler and torch.cuda.get_device_capability(device) >= (7, 0)
     # only the fused update leaves the host out of the step, which a graph demands
     return Speedups(fused_optimizer=fused, compiled=compiled, cuda_graph=fused)
+
+
+def ladder(device, precision):
+    """Speedups to try on the device, the fastest first: what pays there, then without graph, compilation or both."""
+    best = choose_speedups(device, precision)
+    without = [{"cuda_graph": False}, {"compiled": False}, {"compiled": False, "cuda_graph": False}]
+    return list(dict.fromkeys([best, *(dataclasses.replace(best, **changes) for changes in without)]))
+
+
+def fastest_trainer(make, rungs):
+    """make(speedups) for the first of the rungs whose step works here; StepError where none does."""
+    problem = "nothing is left to try"
+    for speedups in rungs:
+        try:
+            trainer = make(speedups)
+            trainer.warm_up()
+            return trainer
+        except StudyError:
+            raise
+        except Exception as error:  # noqa: BLE001 compilers and drivers fail in many ways
+            problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            print(f"a step with {speedups} does not work here: {problem}", flush=True)
+    raise StepError(f"the training step does not work here ({problem}): nvidia-smi shows what else uses the GPU")
 
 
 class Replayed:
@@ -75,10 +106,16 @@ class Replayed:
             torch.cuda.current_stream().wait_stream(self.stream)
             return
         if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the GPU meanwhile
                 self.step()
+            self.graph = graph
         self.graph.replay()
+
+
+def seat(config):
+    """What runs must have in common to be trained one after another in one compiled, captured step."""
+    return tuple((name, value) for name, value in config.to_dict().items() if name not in OWN)
 
 
 def learning_rate_at(step, steps, warmup_steps, peak):
@@ -111,7 +148,7 @@ class Trainer:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.momentum > 0,
-            fused=self.speedups.fused_optimizer,
+            fused=self.speedups.fused_optimizer or None,
         )
         # on a GPU, the first steps find the fastest algorithm of each convolution
         torch.backends.cudnn.benchmark = True
@@ -120,6 +157,9 @@ class Trainer:
         self.epoch = 0
         self._forward = self._loss
         if self.speedups.compiled:
+            # each architecture is compiled on its own and for fixed sizes, however many there are in one process
+            torch._dynamo.config.automatic_dynamic_shapes = False
+            torch._dynamo.config.recompile_limit = 64
             for store in (self.images, self.labels):
                 torch._dynamo.maybe_mark_dynamic(store, 0)  # one compilation for any number of images
             self._forward = torch.compile(self._loss, fullgraph=True)
@@ -130,6 +170,27 @@ class Trainer:
         self.cursor = torch.zeros(1, device=device, dtype=torch.int64)
         self.loss_sum = torch.zeros((), device=device)
         self.correct = torch.zeros((), device=device, dtype=torch.int64)
+
+    def warm_up(self):
+        """Compile and capture the step, where it is, by some steps that leave no trace."""
+        compiles, steps = self.speedups.compiled or self.speedups.cuda_graph, min(6, self.steps_per_epoch)
+        if compiles and not np.isfinite(self.first_losses(self.config.seed, steps)).all():
+            raise RuntimeError("its losses are not finite")
+
+    @torch.no_grad()
+    def restart(self, config):
+        """Become a fresh trainer of another run, in the same compiled and captured step: no tensor moves.
+
+        Raises ValueError for a run that differs in more than OWN.
+        """
+        if seat(config) != seat(self.config):
+            raise ValueError(f"{config.arm} needs another step than {self.config.arm}")
+        self.model.load_state_dict(build_model(config, self.model.fc.out_features).state_dict())
+        for state in self.optimizer.state.values():
+            if state.get("momentum_buffer") is not None:
+                state["momentum_buffer"].zero_()
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.config, self.epoch = config, 0
 
     def train_epoch(self):
         """One pass over the images; returns a row of metrics (loss in nats, times in seconds)."""
@@ -152,6 +213,18 @@ class Trainer:
             "train_seconds": seconds,
             "images_per_second": images / seconds,
         }
+
+    def first_losses(self, seed, steps=8):
+        """Losses float64 (steps,) of the first steps of the run with this seed; they leave no trace."""
+        config, sums = self.config.model_copy(update={"seed": seed}), [0.0]
+        self.restart(config)
+        self.model.train()
+        self._load_epoch()
+        for _ in range(steps):
+            self._advance()
+            sums.append(self.loss_sum.item())
+        self.restart(config)
+        return np.diff(sums)
 
     def _load_epoch(self):
         """Fill the registers for the epoch; returns its learning rates, one a step."""
@@ -193,7 +266,8 @@ class Trainer:
         """
         self.model.eval()
         parts = torch.from_numpy(images).split(PREDICTION_BATCH)
-        return torch.cat([self.model(self.normalise(part.to(self.device))) for part in parts]).cpu().numpy()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):  # TF32 is no float32
+            return torch.cat([self.model(self.normalise(part.to(self.device))) for part in parts]).cpu().numpy()
 
     def state(self):
         """All that training needs to go on, for torch.save."""

@@ -1,0 +1,139 @@
+"""Train missing runs one after another in one process, for a GPU on which a run takes less time than its start.
+
+Each architecture is compiled and captured once, and then trained seed after seed. Needs no Jupyter.
+"""
+
+import itertools
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, redirect_stdout
+
+import numpy as np
+import torch
+
+from lib.data import load_dataset
+from lib.files import STUDIES, StudyError, outputs_folder, read_json, run_folder, write_json
+from lib.launch.pool import StudyProgress, work
+from lib.train.evaluate import evaluate
+from lib.train.run import Run, make_trainer
+from lib.train.trainer import Speedups, StepError, ladder, seat
+
+MARGIN = 1.15  # runs that are this much slower than the slowest so far still finish before the deadline
+LAST_RUNG = 3  # of the ladder
+TOLERANCE = {"fp32": 0.001, "bf16": 0.01, "fp16": 0.01}  # relative, of losses on another device
+
+
+def run_sequence(study, configs, deadline=None):
+    """Train the configs in order; returns how many of them failed, and how many the deadline kept from starting.
+
+    deadline: on the clock time.monotonic(); runs of equal seed and length start only if all of them fit. Raises
+    StudyError, before anything is trained, where the first steps have other losses than in <study>.losses.json.
+    """
+    os.environ["STUDY_HEADLESS"] = "1"
+    log = outputs_folder(study.name) / "logs" / "sequence.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(stack.enter_context(log.open("a", encoding="utf-8"))))
+        progress = stack.enter_context(closing(StudyProgress(study, configs)))
+        dataset, pace, left = load_dataset(configs[0].dataset), 0, 0
+        sequence = _Sequence(study, dataset, progress)
+        stack.callback(sequence.settle)
+        sequence.check(configs)
+        for _, group in itertools.groupby(configs, lambda config: (config.seed, config.epochs, config.width)):
+            group = list(group)
+            if deadline and time.monotonic() + MARGIN * pace * sum(map(work, group)) > deadline:
+                left += len(group)
+                continue
+            for config in group:
+                trainer, started = sequence.trainer(config), time.monotonic()
+                if sequence.train(config, trainer):
+                    pace = max(pace, (time.monotonic() - started) / work(config))
+    return progress.failed, left
+
+
+class _Sequence:
+    """The trainers so far, one a seat, and the run whose files are written while the next one trains."""
+
+    def __init__(self, study, dataset, progress):
+        self.study, self.dataset, self.progress = study, dataset, progress
+        self.trainers, self.writer, self.written = {}, ThreadPoolExecutor(1), None
+
+    def trainer(self, config):
+        """The trainer of this seat; where its step does not work, the process starts anew with fewer speed-ups."""
+        if seat(config) not in self.trainers:
+            self.settle()
+            rung = int(os.environ.get("STUDY_RUNG", 0))
+            try:
+                trainer = make_trainer(config, self.dataset, lambda *how: ladder(*how)[rung : rung + 1])
+            except StepError:  # a capture that failed can leave the GPU in a state in which nothing else works
+                if rung == LAST_RUNG:
+                    raise
+                os.environ["STUDY_RUNG"] = str(rung + 1)
+                os.execv(sys.executable, sys.orig_argv)
+            self.trainers[seat(config)] = trainer
+        return self.trainers[seat(config)]
+
+    def train(self, config, trainer):
+        """Train and evaluate one run, and begin to write its files; returns whether that went well."""
+        try:
+            with ExitStack() as stack:
+                run = Run(config, run_folder(self.study.name, config.arm, config.seed))
+                stack.enter_context(run.training(self.dataset, trainer))
+                while trainer.epoch < config.epochs:
+                    run.save(trainer.train_epoch())
+                    self.progress.show([config])
+                evaluation = evaluate(trainer, self.dataset)
+                self.settle()
+                self.written = config, self.writer.submit(run.finish, evaluation), stack.pop_all()
+            return True
+        except StudyError as error:
+            self.progress.settle(config, str(error))
+            return False
+
+    def settle(self):
+        """Wait until the files of the last run are written."""
+        if self.written:
+            (config, writing, training), self.written, problem = self.written, None, None
+            try:
+                with training:
+                    writing.result()
+            except StudyError as error:
+                problem = str(error)
+            self.progress.settle(config, problem)
+
+    def check(self, configs):
+        """Raise StudyError unless the first steps have the losses of the reference: plain in fp32, fast, restarted."""
+        needed = set(map(seat, configs))
+        for arm, expected in (read_json(reference_path(self.study)) or {}).items():
+            config = self.study.run(arm, expected["seed"])
+            if seat(config) in needed:
+                plain, fast = plain_trainer(config, self.dataset), self.trainer(config)
+                for name, trainer in (("plain", plain), ("fast", fast), ("restarted", fast)):
+                    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+                        gap = np.abs(trainer.first_losses(config.seed) / expected["losses"] - 1).max()
+                    print(f"{arm}: losses of the {name} step differ by {gap:.3%} from a CPU's", file=sys.stderr)
+                    if not gap <= TOLERANCE[trainer.precision]:
+                        raise StudyError(
+                            f"the {name} step of {arm} has other losses than it should, nothing is trained"
+                        )
+
+
+def plain_trainer(config, dataset):
+    """A trainer in fp32 without speed-ups."""
+    plain = Speedups(channels_last=False, fused_optimizer=False)
+    return make_trainer(config.model_copy(update={"precision": "fp32"}), dataset, lambda *_: [plain])
+
+
+def reference_path(study):
+    """Where the losses of the first steps of a study are kept."""
+    return STUDIES / f"{study.name}.losses.json"
+
+
+def write_reference(study):
+    """Compute these losses, on a CPU, for the first run of each seat."""
+    firsts = {seat(config): config for config in reversed(study.runs)}.values()
+    trainers = {config.arm: plain_trainer(config, load_dataset(config.dataset)) for config in firsts}
+    losses = {arm: (each.config.seed, each.first_losses(each.config.seed)) for arm, each in trainers.items()}
+    write_json(reference_path(study), {arm: {"seed": s, "losses": list(values)} for arm, (s, values) in losses.items()})

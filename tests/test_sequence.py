@@ -1,0 +1,275 @@
+"""Many runs in one process: equal to runs on their own, with what can go wrong on a GPU rehearsed on the CPU."""
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from processes import STUDY, wait_until, write_study
+from test_run import execute, results
+
+from lib.data import load_dataset
+from lib.files import ROOT, StudyError, read_json, run_folder, write_json
+from lib.launch import sequence
+from lib.launch.pool import missing_runs
+from lib.runs import finished_runs
+from lib.study import load_study
+from lib.train import run as run_module
+from lib.train import trainer as trainer_module
+from lib.train.models import ARCHITECTURES, build_model
+from lib.train.trainer import OWN, DivergedError, Speedups, Trainer
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setattr(sequence, "STUDIES", tmp_path)
+    return load_study(str(write_study(tmp_path)))
+
+
+def run_all(study, seconds=None):
+    return sequence.run_sequence(study, missing_runs(study), seconds and time.monotonic() + seconds)
+
+
+def addresses(trainer):
+    own = [
+        *trainer.plan,
+        trainer.images,
+        trainer.labels,
+        trainer.rates,
+        trainer.cursor,
+        trainer.loss_sum,
+        trainer.correct,
+    ]
+    momenta = [state["momentum_buffer"] for state in trainer.optimizer.state.values()]
+    return [each.data_ptr() for each in (*trainer.model.state_dict().values(), *own, *momenta)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_restarted_trainer_equals_a_fresh_one_and_moves_no_tensor(make_config, dataset, precision):
+    def new(config):
+        arrays = dataset.train_images, dataset.train_labels
+        return Trainer(config, build_model(config, 10), *arrays, torch.device("cpu"), precision)
+
+    used = new(make_config(seed=5))
+    used.train_epoch()
+    used.first_losses(seed=6, steps=2)
+    before = addresses(used)
+    changes = {"seed": 7, "epochs": 2, "learning_rate": 0.05, "warmup_epochs": 0.5, "horizontal_flip": False}
+    other = make_config(**changes)
+    used.restart(other)
+    fresh = new(other)
+    for _ in range(2):
+        assert used.train_epoch()["train_loss"] == fresh.train_epoch()["train_loss"]
+    pairs = zip(used.model.state_dict().values(), fresh.model.state_dict().values(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs) and addresses(used) == before
+
+
+def test_settings_that_are_part_of_the_step_need_another_seat(make_config, dataset):
+    config = make_config(architecture="resnet18")
+    trainer = Trainer(
+        config, build_model(config, 10), dataset.train_images, dataset.train_labels, torch.device("cpu"), "fp32"
+    )
+    others = {"architecture": "wide_resnet18", "dataset": "cifar10", "width": 0.5, "reduction": 2, "batch_size": 16}
+    others |= {"momentum": 0.5, "weight_decay": 0.1, "crop_padding": 1, "validation_images": 9, "precision": "bf16"}
+    assert set(others) == set(config.to_dict()) - OWN
+    for name, value in others.items():
+        with pytest.raises(ValueError, match="another step"):
+            trainer.restart(config.model_copy(update={name: value}))
+
+
+def test_the_run_folders_are_those_of_runs_on_their_own(study, tmp_path):
+    assert run_all(study) == (0, 0) and len(finished_runs(study)) == 4 and run_module.read_summary
+    dataset = load_dataset("digits")
+    for config, folder, summary in finished_runs(study):
+        alone = tmp_path / "alone" / folder.name / config.arm
+        expected = execute(config, dataset, alone)
+        times = {"train_seconds", "evaluation_seconds", "finished_utc"}
+        assert {name: summary[name] for name in summary if name not in times} == {
+            name: expected[name] for name in expected if name not in times
+        }
+        assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
+        if config.arm == "se_resnet18":
+            assert results(folder) == results(alone)
+    assert read_json(folder / "environment.json") == read_json(alone / "environment.json")
+    assert missing_runs(study) == []
+
+
+def test_a_run_that_fails_or_cannot_be_written_stops_no_other(study, monkeypatch, capsys):
+    train_epoch, write = Trainer.train_epoch, run_module.Run._write_summary
+
+    def diverge(trainer):
+        if (trainer.config.arm, trainer.config.seed) == ("resnet18", 0) and trainer.config.batch_size == 64:
+            raise DivergedError("the loss is nan")
+        return train_epoch(trainer)
+
+    def fail(run, scores):
+        if (run.config.arm, run.config.seed) == ("se_resnet18", 1):
+            raise StudyError("the disk is full")
+        write(run, scores)
+
+    monkeypatch.setattr(Trainer, "train_epoch", diverge)
+    monkeypatch.setattr(run_module.Run, "_write_summary", fail)
+    assert run_all(study) == (2, 0) and len(finished_runs(study)) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed")]
+    assert lines == ["failed: resnet18 seed 0: the loss is nan", "failed: se_resnet18 seed 1: the disk is full"]
+
+
+def test_both_runs_of_a_pair_start_only_if_both_fit(study, monkeypatch):
+    clock = MagicMock(side_effect=lambda: clock.now)
+    clock.now, train = 0, sequence._Sequence.train
+
+    def trained(self, config, trainer):
+        clock.now += 100
+        return train(self, config, trainer)
+
+    monkeypatch.setattr(sequence._Sequence, "train", trained)
+    monkeypatch.setattr(sequence.time, "monotonic", clock)
+    assert sequence.run_sequence(study, study.runs, 200 + 2 * 100 * sequence.MARGIN - 1) == (0, 2)
+    assert {config.seed for config, _, _ in finished_runs(study)} == {0}
+    assert sequence.run_sequence(study, missing_runs(study), clock.now + 1) == (
+        0,
+        0,
+    )  # nobody knows yet how long it takes
+
+
+def test_the_first_steps_must_have_the_losses_of_the_reference(study, tmp_path):
+    study = load_study(str(write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 2, learning_rate: 0.01"))))
+    sequence.write_reference(study)
+    reference = read_json(sequence.reference_path(study))
+    assert set(reference) == {"resnet18", "se_resnet18"} and all(
+        len(each["losses"]) == 8 for each in reference.values()
+    )
+    assert run_all(study, seconds=600) == (0, 0)
+    shutil.rmtree(run_folder(study.name, "se_resnet18", 1))
+    reference["se_resnet18"]["losses"][7] *= 1.02
+    write_json(sequence.reference_path(study), reference)
+    with pytest.raises(StudyError, match="plain step of se_resnet18 has other losses .* nothing is trained"):
+        run_all(study)
+    assert len(finished_runs(study)) == 3
+
+
+def test_a_step_that_does_not_work_is_tried_anew_with_fewer_speedups(study, monkeypatch):
+    made, init, starts = [], Trainer.__init__, []
+
+    def pretend(trainer, *arguments):
+        speedups = arguments[-1]
+        made.append((speedups.compiled, speedups.cuda_graph))
+        if speedups.compiled or speedups.cuda_graph:
+            raise RuntimeError("pretended\nfailure")
+        init(trainer, *arguments)
+
+    monkeypatch.setattr(Trainer, "__init__", pretend)
+    monkeypatch.setattr(trainer_module, "choose_speedups", lambda *_: Speedups(compiled=True, cuda_graph=True))
+    monkeypatch.setattr(sequence.os, "execv", lambda program, words: starts.append(words) or sys.exit())
+    for rung in range(3):
+        monkeypatch.setenv("STUDY_RUNG", str(rung))
+        with pytest.raises(SystemExit):
+            run_all(study)
+        assert os.environ["STUDY_RUNG"] == str(rung + 1) and starts[-1] == sys.orig_argv
+    assert made == [(True, True), (True, False), (False, True)]
+    config = study.runs[0]
+    trainer = run_module.make_trainer(config, load_dataset("digits"))  # in a notebook, all are tried at once
+    assert made[3:] == [*made[:3], (False, False)] and not trainer.speedups.compiled
+    assert run_module.describe_environment(trainer)["speedups"]["cuda_graph"] is False
+    monkeypatch.setattr(trainer_module, "Speedups", None)
+    monkeypatch.setattr(Trainer, "__init__", MagicMock(side_effect=torch.cuda.OutOfMemoryError("no room")))
+    monkeypatch.setenv("STUDY_RUNG", "3")
+    with pytest.raises(StudyError, match="no room.*nvidia-smi"):
+        run_all(study)
+
+
+@pytest.mark.slow
+def test_more_architectures_than_dynamo_recompiles_are_trained_in_one_process(make_config, dataset, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    cells = [(name, reduction) for name in ARCHITECTURES for reduction in (2, 4)]
+    assert len(cells) > 8
+    for name, reduction in cells:
+        config = make_config(architecture=name, reduction=reduction, batch_size=16)
+        arrays = dataset.train_images[:32], dataset.train_labels[:32]
+        how = torch.device("cpu"), "fp32", Speedups(compiled=True)
+        Trainer(config, build_model(config, 10), *arrays, *how).train_epoch()
+
+
+FOREIGN = ("IPython", "papermill", "nbformat", "nbconvert", "jupyter_client", "pooch", "submitit", "playwright", "bs4")
+BARE = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {FOREIGN}: raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in {FOREIGN} else real(name, *rest)
+"""
+
+
+@pytest.fixture
+def bare_machine(tmp_path):
+    """Starts the campaign on a copy of the tracked files, without history, Jupyter and network."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("needs the repository's history")
+    copy, site, out = (tmp_path / name for name in ("copy", "site", "out"))
+    for name in filter(None, tracked.stdout.split("\0")):
+        if not name.startswith("outputs/"):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    assert sum(path.stat().st_size for path in copy.rglob("*") if path.is_file()) < 2**23
+    write_study(copy / "lib" / "studies", STUDY)
+    site.mkdir()
+    out.mkdir()
+    (site / "sitecustomize.py").write_text(BARE)
+    (site / "python3").symlink_to(sys.executable)
+    (site / "python3").unlink()
+    (site / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (site / "python3").chmod(0o755)
+
+    def start(study="tiny"):
+        environment = os.environ | {"PYTHONPATH": str(site), "PATH": f"{site}:{os.environ['PATH']}"}
+        environment |= {"STUDY_COMMIT": "c" * 40, "STUDY_DATA": str(tmp_path / "images")}
+        command = [copy / ".ci" / "campaign.sh", study, "9", out]
+        how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, **how), out / "runs.tar"
+
+    return start
+
+
+def names_in(archive):
+    with tarfile.open(archive) as found:
+        return found.getnames()
+
+
+@pytest.mark.slow
+def test_the_campaign_survives_a_kill_and_brings_whole_runs_home(bare_machine, tmp_path, monkeypatch):
+    process, archive = bare_machine()
+    wait_until(archive.exists)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    names_in(archive)  # whole, whatever was finished
+    process, archive = bare_machine()
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    assert "papermill is not installed" in output and len(list(archive.parent.iterdir())) <= 8
+    with tarfile.open(archive) as found:
+        found.extractall(tmp_path / "home", filter="data")
+    monkeypatch.setenv("STUDY_OUTPUTS", str(tmp_path / "home"))
+    study = load_study(str(write_study(tmp_path)))
+    assert len(finished_runs(study)) == 4
+    environment = json.loads((run_folder("tiny", "resnet18", 0) / "environment.json").read_text())
+    assert environment["commit"] == "c" * 40 and environment["uncommitted_changes"] is None
+
+
+@pytest.mark.slow
+def test_a_campaign_without_whole_images_is_one_line(bare_machine):
+    process, archive = bare_machine("replication")
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1 and not any(name.endswith(".json") for name in names_in(archive))
+    assert output.splitlines()[-1].startswith("error: CIFAR-10 is not whole in ")
