@@ -57,7 +57,7 @@ set_up() {
     exec 9>.venv.lock # so that two commands at once do not build one environment together
     if command -v flock >/dev/null; then flock 9; fi
     if is_set_up; then return; fi
-    echo "setting up the environment in .venv (once; torch alone is several GB) …"
+    echo "setting up the environment in .venv (once; about 6 GB, some minutes) …"
     if conda=$(command -v mamba || command -v conda); then
         if [ -d .venv/conda-meta ]; then action=update; else action=create; fi
         "$conda" env $action --quiet --prefix .venv --file environment.yml ||

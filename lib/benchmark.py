@@ -1,23 +1,18 @@
-"""What benchmark.ipynb measures: our training step beside other people's, and whether it still computes the same."""
+"""For benchmark.ipynb: our training step with and without its speed-ups, what it computes, and how long it takes."""
 
 import dataclasses
-import itertools
 import re
 import time
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn import functional
-from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10
-from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor
 
 from lib.files import outputs_folder
-from lib.train.augment import MEAN, STD, Normalise, crop_and_flip, pad
 from lib.train.models import build_model
 from lib.train.run import device_name
-from lib.train.trainer import DTYPES, Speedups, Trainer, choose_speedups
+from lib.train.trainer import DTYPES, PLAIN, Trainer, choose_speedups
 
 # what each contender "without …" lacks, those first that need no compilation of their own
 SPEEDUPS = {
@@ -26,6 +21,7 @@ SPEEDUPS = {
     "fused optimizer": {"fused_optimizer": False, "cuda_graph": False},  # without which no graph can be captured
     "channels-last": {"channels_last": False},
 }
+HARMLESS = {"learning_rate": 1e-6}  # too low to diverge on labels that mean nothing
 
 
 def benchmark_folder(device):
@@ -33,29 +29,21 @@ def benchmark_folder(device):
     return outputs_folder("benchmark") / re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
 
 
-def contenders(config, steps, device, precision, workers):
-    """{name: function that trains `steps` steps and returns their seconds}, the most important contenders first.
-
-    config: RunConfig of the plain network; workers: processes of the everyday DataLoader.
-    """
-    plain = config.model_copy(update={"learning_rate": 1e-6})  # too low to diverge on labels that mean nothing
+def contenders(config, steps, device, precision):
+    """{name: function that trains `steps` of our steps and returns their seconds}; config: of the plain network."""
 
     def ours(config, precision, speedups):
         trainer = random_trainer(config, steps, device, precision, speedups)
         return lambda: trainer.train_epoch()["train_seconds"]
 
-    chosen = choose_speedups(device, precision)
-    functions = {
-        "everyday": everyday(plain, steps, device, workers),
-        "resident": resident(plain, steps, device, precision),
-        "ours": ours(plain, precision, chosen),
-        "ours, SE": ours(plain.model_copy(update={"architecture": "se_resnet18"}), precision, chosen),
-    }
+    config, chosen = config.model_copy(update=HARMLESS), choose_speedups(device, precision)
+    gated = config.model_copy(update={"architecture": "se_resnet18"})
+    functions = {"ours": ours(config, precision, chosen), "ours, SE": ours(gated, precision, chosen)}
     for name, changes in SPEEDUPS.items():
         if (rest := dataclasses.replace(chosen, **changes)) != chosen:
-            functions[f"without {name}"] = ours(plain, precision, rest)
+            functions[f"without {name}"] = ours(config, precision, rest)
     if precision != "fp32":
-        functions["without half precision"] = ours(plain, "fp32", choose_speedups(device, "fp32"))
+        functions["without half precision"] = ours(config, "fp32", choose_speedups(device, "fp32"))
     return functions
 
 
@@ -77,63 +65,6 @@ class RandomCIFAR10(CIFAR10):
     def __init__(self, count, transform):
         self.data, self.targets = random_images(count)
         self.transform, self.target_transform = transform, None
-
-
-def everyday(config, steps, device, workers):
-    """What most public CIFAR code does: DataLoader workers with torchvision's transforms, then eager fp32 steps."""
-    crop = RandomCrop(32, config.crop_padding, padding_mode="reflect")
-    transform = Compose([crop, RandomHorizontalFlip(), ToTensor(), Normalize(MEAN, STD)])
-    images = RandomCIFAR10(4 * steps * config.batch_size, transform)
-    # workers forked from a notebook's kernel take five seconds each to end
-    how = {"multiprocessing_context": "spawn", "persistent_workers": True, "pin_memory": device.type == "cuda"}
-    loader = DataLoader(images, config.batch_size, shuffle=True, num_workers=workers, **how)
-    batches = itertools.chain.from_iterable(itertools.repeat(loader))  # one epoch after another
-    model = build_model(config, 10).to(device)
-    optimizer = sgd(model, config)
-
-    def train():
-        list(itertools.islice(batches, 2 * workers))  # what the workers have prepared does not count
-        started = now(device)
-        for batch in itertools.islice(batches, steps):
-            eager_step(model, optimizer, *(part.to(device, non_blocking=True) for part in batch), torch.float32)
-        return now(device) - started
-
-    return train
-
-
-def resident(config, steps, device, precision):
-    """The fast public recipe: images on the device, augmented an epoch at once, then eager half-precision steps."""
-    images, labels = (torch.from_numpy(array).to(device) for array in random_images(steps * config.batch_size))
-    padded, choices = pad(images, config.crop_padding), 2 * config.crop_padding + 1
-    model = build_model(config, 10).to(device, memory_format=torch.channels_last)
-    optimizer, normalise, dtype = sgd(model, config), Normalise().to(device), DTYPES[precision]
-
-    def train():
-        started = now(device)
-        order = torch.randperm(len(images), device=device)
-        top, left = torch.randint(choices, (2, len(images)), device=device)
-        flip = torch.randint(2, (len(images),), device=device)
-        augmented = normalise(crop_and_flip(padded, order, top, left, flip)).to(dtype)
-        for batch in zip(augmented.split(config.batch_size), labels[order].split(config.batch_size), strict=True):
-            eager_step(model, optimizer, *batch, dtype)
-        return now(device) - started
-
-    return train
-
-
-def sgd(model, config):
-    """The optimizer of our runs, set up as torch does it by default."""
-    settings = {"lr": config.learning_rate, "momentum": config.momentum, "weight_decay": config.weight_decay}
-    return torch.optim.SGD(model.parameters(), **settings, nesterov=True)
-
-
-def eager_step(model, optimizer, images, labels, dtype):
-    """One step, operation by operation: forward, backward, update."""
-    optimizer.zero_grad()
-    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-        loss = functional.cross_entropy(model(images), labels)
-    loss.backward()
-    optimizer.step()
 
 
 def now(device):
@@ -174,14 +105,11 @@ def time_ratio(times, contender, baseline):
 
 
 def loss_gap(config, device, precision, steps=8):
-    """Largest relative difference of our losses from those of eager fp32 steps in plain layout, on one batch."""
-    # an epoch is a step; the rate lets the loss fall, since one that explodes would magnify rounding
-    config = config.model_copy(update={"learning_rate": 0.01, "epochs": steps, "warmup_epochs": 0.0})
-    reference = random_trainer(config, 1, device, "fp32", Speedups(channels_last=False, fused_optimizer=False))
+    """Largest relative difference of our losses from those of eager fp32 steps in plain layout."""
+    config = config.model_copy(update={"learning_rate": 0.01, "epochs": 1, "warmup_epochs": 0.0})
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):  # TF32 is no float32
-        expected = np.array([reference.train_epoch()["train_loss"] for _ in range(steps)])
-    trainer = random_trainer(config, 1, device, precision)
-    losses = np.array([trainer.train_epoch()["train_loss"] for _ in range(steps)])
+        expected = random_trainer(config, steps, device, "fp32", PLAIN).first_losses(config.seed, steps)
+    losses = random_trainer(config, steps, device, precision).first_losses(config.seed, steps)
     return float(np.max(np.abs(losses / expected - 1)))
 
 

@@ -1,17 +1,14 @@
 """The arithmetic of the benchmark, the check of the step, and the notebook itself on a network that takes no time."""
 
 import json
-import math
 
 import pandas as pd
 import papermill
 import pytest
 import torch
-from torch.nn import functional
 
 from lib import benchmark
 from lib.files import NOTEBOOKS, ROOT, outputs_folder
-from lib.train.models import build_model
 from lib.train.trainer import Speedups, Trainer
 
 CPU = torch.device("cpu")
@@ -40,10 +37,9 @@ def test_each_speedup_that_the_device_has_is_taken_away_alone(make_config, monke
     built = []
     monkeypatch.setattr(benchmark, "choose_speedups", lambda *_: everything)
     monkeypatch.setattr(benchmark, "random_trainer", lambda *how: built.append(how))
-    names = list(benchmark.contenders(make_config(architecture="resnet18"), 1, CPU, "bf16", 1))
-    assert names[:4] == ["everyday", "resident", "ours", "ours, SE"]
+    names = list(benchmark.contenders(make_config(architecture="resnet18"), 1, CPU, "bf16"))
     taken = [{field for field, has in vars(speedups).items() if not has} for *_, speedups in built]
-    assert dict(zip(names[2:], taken, strict=True)) == {
+    assert dict(zip(names, taken, strict=True)) == {
         "ours": set(),
         "ours, SE": set(),
         "without torch.compile": {"compiled"},
@@ -53,17 +49,6 @@ def test_each_speedup_that_the_device_has_is_taken_away_alone(make_config, monke
         "without half precision": set(),
     }
     assert [precision for *_, precision, _ in built] == 6 * ["bf16"] + ["fp32"]
-
-
-def test_an_eager_step_lowers_the_loss_of_its_batch(make_config):
-    config = make_config(learning_rate=0.05)
-    model = build_model(config, 10)
-    optimizer = benchmark.sgd(model, config)
-    images, labels = torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 10
-    for _ in range(5):
-        benchmark.eager_step(model, optimizer, images, labels, torch.bfloat16)
-    with torch.no_grad():
-        assert functional.cross_entropy(model(images), labels) < 0.9 * math.log(10)
 
 
 def test_our_steps_stay_close_to_the_reference_and_others_are_found(make_config, monkeypatch):

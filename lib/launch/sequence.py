@@ -18,7 +18,7 @@ from lib.files import STUDIES, StudyError, outputs_folder, read_json, run_folder
 from lib.launch.pool import StudyProgress, work
 from lib.train.evaluate import evaluate
 from lib.train.run import Run, make_trainer
-from lib.train.trainer import Speedups, StepError, ladder, seat
+from lib.train.trainer import PLAIN, StepError, ladder, seat
 
 MARGIN = 1.15  # runs that are this much slower than the slowest so far still finish before the deadline
 LAST_RUNG = 3  # of the ladder
@@ -122,8 +122,7 @@ class _Sequence:
 
 def plain_trainer(config, dataset):
     """A trainer in fp32 without speed-ups."""
-    plain = Speedups(channels_last=False, fused_optimizer=False)
-    return make_trainer(config.model_copy(update={"precision": "fp32"}), dataset, lambda *_: [plain])
+    return make_trainer(config.model_copy(update={"precision": "fp32"}), dataset, lambda *_: [PLAIN])
 
 
 def reference_path(study):

@@ -52,6 +52,9 @@ class Speedups:
     cuda_graph: bool = False  # the whole step as one launch
 
 
+PLAIN = Speedups(channels_last=False, fused_optimizer=False)
+
+
 def choose_speedups(device, precision):
     """What pays on the device: compiling on GPUs from Volta (7.0) on, but not on a CPU (benchmark.ipynb)."""
     # torch 2.14's fused update reads unset momentum when fp16 overflows on the very first step
