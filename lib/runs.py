@@ -105,5 +105,5 @@ def load_table(folder, name):
 
 
 def _damaged(path, error):
-    reason = " ".join(str(error).split())
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     return StudyError(f"{shown(path)} is missing or damaged ({reason}): delete its folder and run again")

@@ -244,6 +244,8 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"(?i)[-+]?[
 
 def _problem(error):
     """What is wrong, in one line; of pydantic's findings the first, with the entry and the value that it is about."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
     problem = error.errors()[0]

@@ -1,19 +1,23 @@
 """The notebooks as files, and analysis.ipynb executed cell by cell over made-up runs."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import matplotlib
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ENVIRONMENT
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from made_runs import make_study, small_study
 from traitlets.config import Config
 
 from lib.data import load_dataset
-from lib.files import NOTEBOOKS, StudyError, outputs_folder, read_json, write_json
+from lib.files import NOTEBOOKS, ROOT, StudyError, outputs_folder, read_json, write_json
 from lib.study import load_study
 
 matplotlib.use("Agg")
@@ -140,6 +144,33 @@ def test_rows_that_need_missing_data_are_kept_only_while_the_runs_are_the_same(e
     make_study(load_study("laptop"), {"se_resnet18": 1.0}, labels=LABELS)
     execute("laptop")
     assert "human" not in (tables / "calibration.csv").read_text()
+
+
+COLAB = "numpy==2.0.2 pandas==2.2.2 scikit-learn==1.6.1 matplotlib==3.10.0 seaborn==0.13.2 scipy==1.16.3"
+COLAB += " statsmodels==0.14.5 ipython==7.34.0 pydantic filelock pooch pyyaml tqdm"
+AS_A_SCRIPT = """
+import json, sys
+for cell in json.load(open("notebooks/analysis.ipynb"))["cells"]:
+    if cell["cell_type"] == "code" and "COLAB" not in (source := "".join(cell["source"])):
+        exec(source.replace('study = "smoke"', f"study = {sys.argv[1]!r}"))
+"""
+
+
+@pytest.mark.slow
+def test_the_analysis_gives_the_same_with_the_versions_of_colab(execute, tmp_path):
+    study = load_study("laptop")
+    make_study(study, labels=LABELS)
+    execute("laptop")
+    expected = read_json(outputs_folder("laptop") / "results.json")
+    python = tmp_path / "colab" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "colab"], check=True)
+    if subprocess.run([python, "-m", "pip", "install", "--quiet", *COLAB.split()], env=ENVIRONMENT).returncode:
+        pytest.skip("needs the Python package index")
+    (outputs_folder("laptop") / "results.json").unlink()
+    subprocess.run([python, "-c", AS_A_SCRIPT, "laptop"], cwd=ROOT, env=os.environ | {"MPLBACKEND": "agg"}, check=True)
+    found = read_json(outputs_folder("laptop") / "results.json")
+    for name in ("seed_interval_pp", "crossed_interval_pp", "sign_flip_p", "tost_p", "log_error_ratio_interval"):
+        assert found["primary"][name] == pytest.approx(expected["primary"][name])
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ EPOCHS = 6
 @pytest.fixture
 def checkout(tmp_path):
     """Folder of a copy of the repository in which train.ipynb trains for some seconds."""
-    folder = tmp_path / "se-resnet-study"
+    folder = tmp_path / "my study"
     for part in ("lib", "notebooks"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     notebook = folder / "notebooks" / "train.ipynb"
@@ -129,3 +129,6 @@ def test_a_person_trains_interrupts_goes_on_and_changes_the_gate(page, checkout)
     page.keyboard.insert_text("models.SEGate.gate = lambda self, x: 0 * self.averages(x)")
     run_all(page)
     assert "stale: this run stems from another network" in printed(costs)
+    shutil.rmtree(folder)
+    run_all(page)
+    assert "stale" not in printed(costs) and pictures(page) == 5
