@@ -1,5 +1,6 @@
 """Many runs in one process: equal to runs on their own, with what can go wrong on a GPU rehearsed on the CPU."""
 
+import copy
 import functools
 import json
 import os
@@ -70,6 +71,13 @@ def test_a_restarted_trainer_equals_a_fresh_one_and_moves_no_tensor(make_config,
         assert used.train_epoch()["train_loss"] == fresh.train_epoch()["train_loss"]
     pairs = zip(used.model.state_dict().values(), fresh.model.state_dict().values(), strict=True)
     assert all(torch.equal(*pair) for pair in pairs) and addresses(used) == before
+    used.restart(other)
+    used.train_epoch()
+    state = copy.deepcopy(used.state())
+    last = used.train_epoch()["train_loss"]
+    used.restart(other)
+    used.restore(state)  # as a run that goes on does, after its step has been captured
+    assert used.train_epoch()["train_loss"] == last and addresses(used) == before
 
 
 def test_settings_that_are_part_of_the_step_need_another_seat(make_config, dataset):
@@ -86,7 +94,7 @@ def test_settings_that_are_part_of_the_step_need_another_seat(make_config, datas
 
 
 def test_the_run_folders_are_those_of_runs_on_their_own(study, tmp_path):
-    assert run_all(study) == (0, 0) and len(finished_runs(study)) == 4 and run_module.read_summary
+    assert run_all(study) == (0, 0) and len(finished_runs(study)) == 4
     dataset = load_dataset("digits")
     for config, folder, summary in finished_runs(study):
         alone = tmp_path / "alone" / folder.name / config.arm
@@ -179,11 +187,10 @@ def test_a_step_that_does_not_work_is_tried_anew_with_fewer_speedups(study, monk
     trainer = run_module.make_trainer(config, load_dataset("digits"))  # in a notebook, all are tried at once
     assert made[3:] == [*made[:3], (False, False)] and not trainer.speedups.compiled
     assert run_module.describe_environment(trainer)["speedups"]["cuda_graph"] is False
-    monkeypatch.setattr(trainer_module, "Speedups", None)
-    monkeypatch.setattr(Trainer, "__init__", MagicMock(side_effect=torch.cuda.OutOfMemoryError("no room")))
-    monkeypatch.setenv("STUDY_RUNG", "3")
-    with pytest.raises(StudyError, match="no room.*nvidia-smi"):
-        run_all(study)
+    for error, told in ((torch.cuda.OutOfMemoryError("no room"), "nvidia-smi"), (TypeError("a fault"), "a fault")):
+        monkeypatch.setattr(Trainer, "__init__", MagicMock(side_effect=error))
+        with pytest.raises((StudyError, TypeError), match=told):
+            run_all(study)  # now on the last rung
 
 
 @pytest.mark.slow

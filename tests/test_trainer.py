@@ -6,12 +6,13 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import fake_tensor
 from torch.nn import functional
 
 from lib.files import StudyError
 from lib.train import trainer as module
 from lib.train.augment import Normalise, crop_and_flip, pad, plan_epoch
-from lib.train.models import build_model
+from lib.train.models import ARCHITECTURES, build_model
 from lib.train.trainer import DivergedError, Speedups, Trainer
 
 CPU = torch.device("cpu")
@@ -131,3 +132,46 @@ def test_steps_are_called_three_times_then_captured_once_and_replayed(monkeypatc
     for _ in range(6):
         replayed()
     assert calls == ["side stream", "step"] * 3 + ["capture", "step"] + ["replay"] * 3
+
+
+def on_fake_gpu(module):
+    """The module with all its tensors on a GPU that only pretends to compute."""
+    for part in module.modules():
+        for tensors in (part._parameters, part._buffers):
+            for name, value in [item for item in tensors.items() if item[1] is not None]:
+                fake = torch.empty(value.shape, dtype=value.dtype, device="cuda:0")
+                fake = fake.contiguous(memory_format=torch.channels_last) if fake.dim() == 4 else fake
+                tensors[name] = torch.nn.Parameter(fake) if tensors is part._parameters else fake
+    module.to = lambda *arguments, **how: module
+    return module
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_step_on_a_gpu_waits_for_the_host_or_mixes_devices(make_config, dataset, monkeypatch, architecture):
+    sgd, scaled, fused = torch.optim.SGD, MagicMock(), MagicMock()
+
+    def fake_sgd(parameters, lr, **how):  # the real one asks for the value of the rate
+        optimizer = sgd(parameters, lr=0.1, **how)
+        optimizer.param_groups[0]["lr"] = lr
+        return optimizer
+
+    monkeypatch.setattr(torch.optim, "SGD", fake_sgd)
+    monkeypatch.setattr(fake_tensor, "init_gpu_context", lambda device: None)
+    monkeypatch.setattr(torch, "_fused_sgd_", fused)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr(torch.amp.autocast_mode, "is_available", lambda *_: True, raising=False)
+    config = make_config(architecture=architecture, reduction=2)
+    with fake_tensor.FakeTensorMode(allow_non_fake_inputs=True):
+        monkeypatch.setattr(module, "Normalise", lambda: on_fake_gpu(Normalise()))
+        arrays, gpu = (dataset.train_images, dataset.train_labels), torch.device("cuda:0")
+        trainer = Trainer(config, on_fake_gpu(build_model(config, 10)), *arrays, gpu, "bf16", Speedups())
+        parameters = list(trainer.model.parameters())
+        scaled.backward = lambda: [setattr(each, "grad", torch.empty_like(each)) for each in parameters]
+        trainer.scaler.scale = lambda loss: scaled
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        trainer._step()
+        assert all(call.kwargs["lr"].device == gpu for call in fused.call_args_list) and fused.call_count
+        for each, gradient, momentum in zip(*fused.call_args.args[:3], strict=True):
+            assert each.stride() == gradient.stride() == momentum.stride()
+        with pytest.raises(fake_tensor.DataDependentOutputException):  # as anything that waits would raise
+            trainer.loss_sum.item()

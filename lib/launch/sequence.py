@@ -31,6 +31,8 @@ def run_sequence(study, configs, deadline=None):
     deadline: on the clock time.monotonic(); runs of equal seed and length start only if all of them fit. Raises
     StudyError, before anything is trained, where the first steps have other losses than in <study>.losses.json.
     """
+    if not torch.cuda.is_available():
+        print("there is no GPU here, so the CPU trains", file=sys.stderr)
     os.environ["STUDY_HEADLESS"] = "1"
     log = outputs_folder(study.name) / "logs" / "sequence.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +79,7 @@ class _Sequence:
 
     def train(self, config, trainer):
         """Train and evaluate one run, and begin to write its files; returns whether that went well."""
+        submitted = False
         try:
             with ExitStack() as stack:
                 run = Run(config, run_folder(self.study.name, config.arm, config.seed))
@@ -87,6 +90,9 @@ class _Sequence:
                 evaluation = evaluate(trainer, self.dataset)
                 self.settle()
                 self.written = config, self.writer.submit(run.finish, evaluation), stack.pop_all()
+                submitted = True
+            if not submitted:  # a run of the tuning that has diverged
+                self.progress.settle(config)
             return True
         except StudyError as error:
             self.progress.settle(config, str(error))

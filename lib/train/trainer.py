@@ -75,19 +75,24 @@ def ladder(device, precision):
 
 
 def fastest_trainer(make, rungs):
-    """make(speedups) for the first of the rungs whose step works here; StepError where none does."""
-    problem = "nothing is left to try"
+    """make(speedups) for the first of the rungs whose step works here; StepError where none does.
+
+    What a step without any speed-up raises is raised as it is, since the code is to blame and not the machine.
+    """
     for speedups in rungs:
         try:
             trainer = make(speedups)
             trainer.warm_up()
             return trainer
-        except StudyError:
-            raise
-        except Exception as error:  # noqa: BLE001 compilers and drivers fail in many ways
+        except torch.cuda.OutOfMemoryError:
+            problem = "the GPU's memory is full: nvidia-smi shows by what"
+            raise StudyError(f"{problem}, CUDA_VISIBLE_DEVICES takes another GPU") from None
+        except Exception as error:
+            if isinstance(error, StudyError) or not (speedups.compiled or speedups.cuda_graph):
+                raise
             problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             print(f"a step with {speedups} does not work here: {problem}", flush=True)
-    raise StepError(f"the training step does not work here ({problem}): nvidia-smi shows what else uses the GPU")
+    raise StepError("the training step does not work here: its log says why")
 
 
 class Replayed:
@@ -277,7 +282,11 @@ class Trainer:
         return {"epoch": self.epoch} | {name: getattr(self, name).state_dict() for name in STATEFUL}
 
     def restore(self, state):
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned; no tensor moves."""
         for name in STATEFUL:
-            getattr(self, name).load_state_dict(state[name])
+            if name != "optimizer" or not self.optimizer.state:
+                getattr(self, name).load_state_dict(state[name])
+        for own, saved in zip(self.optimizer.state.values(), state["optimizer"]["state"].values(), strict=True):
+            if own.get("momentum_buffer") is not None:
+                own["momentum_buffer"].copy_(saved["momentum_buffer"])
         self.epoch = state["epoch"]
