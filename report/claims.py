@@ -54,6 +54,12 @@ CLAIMS = [
         lambda results: results["primary"]["planned_pairs"] == 10,
     ),
     (
+        "The rate 0.2 won for the plain network and 0.4 for SE.",
+        lambda results: (
+            results["winners"] == {"resnet18": {"learning_rate": 0.2}, "se_resnet18": {"learning_rate": 0.4}}
+        ),
+    ),
+    (
         "All runs read the official CIFAR-10 images, and none has diverged.",
         lambda results: (
             (results["data_source"], results["data_fingerprint"]) == ("cifar10", OFFICIAL_FINGERPRINT)

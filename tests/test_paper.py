@@ -23,6 +23,7 @@ RESULTS = {  # as lib.analyse.compare.results gives them while the primary compa
     "data_source": "cifar10",
     "data_fingerprint": OFFICIAL_FINGERPRINT,
     "stages": [{"stage": name, "planned": planned, "finished": 3} for name, planned in PLANNED.items()],
+    "winners": {"resnet18": {"learning_rate": 0.2}, "se_resnet18": {"learning_rate": 0.4}},
     "primary": {"n_pairs": 1, "planned_pairs": 10, "complete": False, "difference_pp": None},
     "deviations": [{"deviation": "missing runs", "where": "primary", "count": 17, "detail": "of 20"}],
 }
@@ -47,6 +48,8 @@ BREAKING = [
     ("The primary comparison is not complete", changed(complete=True)),
     ("The primary comparison is not complete", changed(difference_pp=0.1)),
     ("No decision to stop early", changed(planned_pairs=8)),
+    ("The rate 0.2 won", RESULTS | {"winners": None}),
+    ("The rate 0.2 won", RESULTS | {"winners": dict.fromkeys(("resnet18", "se_resnet18"), {"learning_rate": 0.2})}),
     ("All runs read the official", RESULTS | {"data_source": "digits"}),
     ("All runs read the official", {name: value for name, value in RESULTS.items() if name != "data_source"}),
     ("All runs read the official", RESULTS | {"data_fingerprint": "0" * 64}),

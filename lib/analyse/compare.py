@@ -198,6 +198,7 @@ def results(study, runs):
         "title": study.title,
         **{name: summary[name] for name in ("data_source", "data_fingerprint")},
         "stages": _plain(record.plan(study)),
+        "winners": study.winners,
         "primary": names | first,
         "arms": _plain(arm_table(study, runs), "index"),
         **{table.__name__: _plain(table(study, runs)) for table in (contrasts, trends, effects)},
