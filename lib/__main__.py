@@ -76,7 +76,7 @@ def _default_study():
 def _run(study, name, options):
     analyses = find_spec("papermill")  # not where runs are only trained, to be analysed elsewhere
     seconds = options.time_budget and 60 * options.time_budget - ANALYSIS_SECONDS * bool(analyses)
-    deadline = seconds and time.monotonic() + seconds
+    deadline = float(os.environ.get("STUDY_DEADLINE") or 0) or (seconds and time.monotonic() + seconds)
     total = len(study.runs) + len(study.awaiting)
     print(f"study {study.name}: {study.title}; {len(finished_runs(study))} of {total} runs are complete")
     for config, folder, _ in diverged_runs(study):

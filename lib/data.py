@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import pickle
 import socket
@@ -46,7 +47,7 @@ class Dataset:
         """Names of the classes, by label."""
         return CLASSES[self.source]
 
-    @property
+    @functools.cached_property
     def fingerprint(self):
         """SHA-256 over shapes and bytes of all images and labels, hexadecimal."""
         digest = hashlib.sha256()

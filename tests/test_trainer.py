@@ -147,7 +147,7 @@ def on_fake_gpu(module):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_no_step_on_a_gpu_waits_for_the_host_or_mixes_devices(make_config, dataset, monkeypatch, architecture):
+def test_forward_and_update_on_a_gpu_never_wait_for_the_host(make_config, dataset, monkeypatch, architecture):
     sgd, scaled, fused = torch.optim.SGD, MagicMock(), MagicMock()
 
     def fake_sgd(parameters, lr, **how):  # the real one asks for the value of the rate
@@ -171,7 +171,7 @@ def test_no_step_on_a_gpu_waits_for_the_host_or_mixes_devices(make_config, datas
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         trainer._step()
         assert all(call.kwargs["lr"].device == gpu for call in fused.call_args_list) and fused.call_count
-        for each, gradient, momentum in zip(*fused.call_args.args[:3], strict=True):
-            assert each.stride() == gradient.stride() == momentum.stride()
+        for parameter, momentum in zip(fused.call_args.args[0], fused.call_args.args[2], strict=True):
+            assert parameter.stride() == momentum.stride()
         with pytest.raises(fake_tensor.DataDependentOutputException):  # as anything that waits would raise
             trainer.loss_sum.item()

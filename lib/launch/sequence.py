@@ -29,7 +29,7 @@ def run_sequence(study, configs, deadline=None):
     """Train the configs in order; returns how many of them failed, and how many the deadline kept from starting.
 
     deadline: on the clock time.monotonic(); runs of equal seed and length start only if all of them fit. Raises
-    StudyError, before anything is trained, where the first steps have other losses than in <study>.losses.json.
+    StudyError, before an arm is trained, where its first steps have other losses than in <study>.losses.json.
     """
     if not torch.cuda.is_available():
         print("there is no GPU here, so the CPU trains", file=sys.stderr)
@@ -40,14 +40,14 @@ def run_sequence(study, configs, deadline=None):
         stack.enter_context(redirect_stdout(stack.enter_context(log.open("a", encoding="utf-8"))))
         progress = stack.enter_context(closing(StudyProgress(study, configs)))
         dataset, pace, left = load_dataset(configs[0].dataset), 0, 0
-        sequence = _Sequence(study, dataset, progress)
+        sequence = _Sequence(study, dataset, progress, deadline)
         stack.callback(sequence.settle)
-        sequence.check(configs)
         for _, group in itertools.groupby(configs, lambda config: (config.seed, config.epochs, config.width)):
             group = list(group)
             if deadline and time.monotonic() + MARGIN * pace * sum(map(work, group)) > deadline:
                 left += len(group)
                 continue
+            sequence.check(group)
             for config in group:
                 trainer, started = sequence.trainer(config), time.monotonic()
                 if sequence.train(config, trainer):
@@ -58,8 +58,8 @@ def run_sequence(study, configs, deadline=None):
 class _Sequence:
     """The trainers so far, one a seat, and the run whose files are written while the next one trains."""
 
-    def __init__(self, study, dataset, progress):
-        self.study, self.dataset, self.progress = study, dataset, progress
+    def __init__(self, study, dataset, progress, deadline):
+        self.study, self.dataset, self.progress, self.deadline = study, dataset, progress, deadline
         self.trainers, self.writer, self.written = {}, ThreadPoolExecutor(1), None
 
     def trainer(self, config):
@@ -72,7 +72,7 @@ class _Sequence:
             except StepError:  # a capture that failed can leave the GPU in a state in which nothing else works
                 if rung == LAST_RUNG:
                     raise
-                os.environ["STUDY_RUNG"] = str(rung + 1)
+                os.environ |= {"STUDY_RUNG": str(rung + 1), "STUDY_DEADLINE": str(self.deadline or "")}
                 os.execv(sys.executable, sys.orig_argv)
             self.trainers[seat(config)] = trainer
         return self.trainers[seat(config)]
@@ -111,7 +111,7 @@ class _Sequence:
 
     def check(self, configs):
         """Raise StudyError unless the first steps have the losses of the reference: plain in fp32, fast, restarted."""
-        needed = set(map(seat, configs))
+        needed = set(map(seat, configs)) - set(self.trainers)
         for arm, expected in (read_json(reference_path(self.study)) or {}).items():
             config = self.study.run(arm, expected["seed"])
             if seat(config) in needed:
@@ -121,9 +121,7 @@ class _Sequence:
                         gap = np.abs(trainer.first_losses(config.seed) / expected["losses"] - 1).max()
                     print(f"{arm}: losses of the {name} step differ by {gap:.3%} from a CPU's", file=sys.stderr)
                     if not gap <= TOLERANCE[trainer.precision]:
-                        raise StudyError(
-                            f"the {name} step of {arm} has other losses than it should, nothing is trained"
-                        )
+                        raise StudyError(f"the {name} step of {arm} has other losses than it should: not trained")
 
 
 def plain_trainer(config, dataset):

@@ -3,7 +3,9 @@
 import dataclasses
 import math
 import shutil
+import sys
 import time
+import traceback
 
 import numpy as np
 import torch
@@ -63,7 +65,7 @@ def choose_speedups(device, precision):
         return Speedups(fused_optimizer=fused)
     has_compiler = any(map(shutil.which, ("cc", "gcc", "clang")))  # Triton builds its launchers with it
     compiled = has_compiler and torch.cuda.get_device_capability(device) >= (7, 0)
-    # only the fused update leaves the host out of the step, which a graph demands
+    # only the fused update leaves the host out of the step, which a graph demands: the others ask for the rate's value
     return Speedups(fused_optimizer=fused, compiled=compiled, cuda_graph=fused)
 
 
@@ -91,7 +93,8 @@ def fastest_trainer(make, rungs):
             if isinstance(error, StudyError) or not (speedups.compiled or speedups.cuda_graph):
                 raise
             problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            print(f"a step with {speedups} does not work here: {problem}", flush=True)
+            traceback.print_exc(file=sys.stdout)
+            print(f"a step with {speedups} does not work here: {problem}", file=sys.stderr, flush=True)
     raise StepError("the training step does not work here: its log says why")
 
 
