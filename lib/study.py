@@ -73,10 +73,13 @@ def _unique(values):
     return values
 
 
+def _as_seeds(value):
+    return list(range(value)) if type(value) is int else value  # a number of seeds, or a list of them
+
+
 Settings = Annotated[dict[str, object], AfterValidator(_plain)]
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
-Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_unique)]
-Seeds = Annotated[Seeds, BeforeValidator(lambda value: list(range(value)) if type(value) is int else value)]
+Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_unique), BeforeValidator(_as_seeds)]
 Values = Annotated[list[object], Field(min_length=1), AfterValidator(_unique)]
 
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from lib.files import StudyError, git, outputs_folder, read_json, run_folder, shown
+from lib.files import StudyError, git, read_json, run_folder, shown
 from lib.runs import diverged_runs, finished_runs, load_logits, load_table
 from lib.study import RunConfig, label
 
@@ -23,8 +23,8 @@ def load_runs(study):
     none is, and as finished_runs does.
     """
     found = _tested(study)
-    rows = [{**config.to_dict(), **summary, **_origin(folder)} for config, folder, summary in found]
-    columns = None if rows else [*RunConfig.model_fields, *MEASURED, *_origin(outputs_folder(study.name))]
+    rows = [{**config.to_dict(), **summary, **_origin(_environment(folder))} for config, folder, summary in found]
+    columns = None if rows else [*RunConfig.model_fields, *MEASURED, *_origin({})]
     runs = pd.DataFrame(rows, columns=columns)
     primary_arms = runs["arm"].isin([study.arm, study.baseline])
     runs["withheld"] = primary_arms & (not primary_is_complete(study, runs))
@@ -65,9 +65,12 @@ def _tested(study):
     return [run for run in found if not run[0].validation_images]
 
 
-def _origin(folder):
-    """What a run was made on; a run that was resumed has a record for each part of it."""
-    environment = read_json(folder / "environment.json") or {}
+def _environment(folder):
+    return read_json(folder / "environment.json") or {}
+
+
+def _origin(environment):
+    """What a run was made on, from its environment.json; a run that was resumed has a record for each part of it."""
     records = [*environment.get("earlier", []), environment]
     changes = [record.get("uncommitted_changes") for record in records]
     made_on = [(r.get("device_name"), r.get("precision"), r.get("packages", {}).get("torch")) for r in records]
@@ -134,7 +137,7 @@ def deviations(study):
 
     For the study `paper` also the date of its preregistration against that of the first primary run.
     """
-    runs, everything = load_runs(study), pd.DataFrame([_origin(folder) for _, folder, _ in finished_runs(study)])
+    runs, everything = load_runs(study), pd.DataFrame([_origin(_environment(each[1])) for each in finished_runs(study)])
     short = plan(study).query("finished < planned")
     rows = [("missing runs", row.stage, row.planned - row.finished, f"of {row.planned}") for row in short.itertuples()]
     for config, _, reason in diverged_runs(study):
