@@ -120,9 +120,21 @@ def matmul_rate(device, precision):
     """Floating-point operations a second of the fastest of ten large matrix products."""
     size = 8192 if device.type == "cuda" else 2048
     matrix = torch.randn(size, size, device=device, dtype=DTYPES[precision])
+    return 2 * size**3 / _fastest(lambda: torch.mm(matrix, matrix), device)
+
+
+def copy_rate(device):
+    """Bytes a second, read and written, of the fastest of ten large copies within the memory of the device."""
+    source = torch.ones(2**30 if device.type == "cuda" else 2**27, device=device, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _fastest(lambda: target.copy_(source), device)
+
+
+def _fastest(work, device):
+    """Seconds of the fastest of ten calls."""
     seconds = []
     for _ in range(10):
         started = now(device)
-        torch.mm(matrix, matrix)
+        work()
         seconds.append(now(device) - started)
-    return 2 * size**3 / min(seconds)
+    return min(seconds)
