@@ -22,7 +22,9 @@ from lib.train.trainer import PLAIN, StepError, ladder, seat
 
 MARGIN = 1.15  # runs that are this much slower than the slowest so far still finish before the deadline
 LAST_RUNG = 3  # of the ladder
-TOLERANCE = {"fp32": 0.001, "bf16": 0.01, "fp16": 0.01}  # relative, of losses on another device
+TOLERANCE = 0.01  # relative, of the first eight losses on another device
+# and of the first four in fp32: weights that differ by 1e-7 move the fourth loss by 0.04 %, but the eighth by 0.28 %
+EARLY, EARLY_TOLERANCE = 4, 0.001
 
 
 def run_sequence(study, configs, deadline=None):
@@ -118,9 +120,11 @@ class _Sequence:
                 plain, fast = plain_trainer(config, self.dataset), self.trainer(config)
                 for name, trainer in (("plain", plain), ("fast", fast), ("restarted", fast)):
                     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
-                        gap = np.abs(trainer.first_losses(config.seed) / expected["losses"] - 1).max()
-                    print(f"{arm}: losses of the {name} step differ by {gap:.3%} from a CPU's", file=sys.stderr)
-                    if not gap <= TOLERANCE[trainer.precision]:
+                        gaps = np.abs(trainer.first_losses(config.seed) / expected["losses"] - 1)
+                    early, gap = gaps[:EARLY].max(), gaps.max()
+                    shown = f"{gap:.3%} from a CPU's, the first {EARLY} by {early:.3%}"
+                    print(f"{arm}: losses of the {name} step differ by {shown}", file=sys.stderr)
+                    if not (gap <= TOLERANCE and (early <= EARLY_TOLERANCE or trainer.precision != "fp32")):
                         raise StudyError(f"the {name} step of {arm} has other losses than it should: not trained")
 
 
