@@ -19,7 +19,7 @@ from lib.files import NOTEBOOKS, ROOT, StudyError, atomic_write, outputs_folder,
 
 OUR_ERRORS = ("StudyError", "DivergedError")  # their messages need no name before them
 KILLED = "its process was killed, perhaps for want of memory: close other programs, or run fewer at a time (--jobs)"
-MACHINE_PATHS = rf"{re.escape(str(ROOT))}/|\S*/ipykernel_\d+/"  # the latter hold cells
+MACHINE_PATHS = rf"{re.escape(str(ROOT))}/|\S*/ipykernel_\d+/|\S*/site-packages/"  # ipykernel_… holds cells
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 

@@ -1,6 +1,5 @@
 """One run and its folder: what is finished, training that can be stopped and go on, and the summary written last."""
 
-import ast
 import contextlib
 import copy
 import dataclasses
@@ -207,7 +206,8 @@ def _agree(answers, others):
 
 def describe_environment(trainer):
     """What a run is trained on, for environment.json: versions, device, threads, code; no host or user names."""
-    changes = git("status", "--porcelain", "--", "lib", "notebooks")
+    told = os.environ.get("STUDY_COMMIT")  # of a copy, whatever history lies beside it
+    changes = None if told else git("status", "--porcelain", "--", "lib", "notebooks")
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -219,7 +219,7 @@ def describe_environment(trainer):
         "threads": torch.get_num_threads(),
         "cpu_count": os.cpu_count(),
         "training_code": _training_code(),
-        "commit": git("rev-parse", "HEAD") or os.environ.get("STUDY_COMMIT"),  # a copy without history is told
+        "commit": told or git("rev-parse", "HEAD"),
         "uncommitted_changes": None if changes is None else bool(changes),
     }
 
@@ -232,11 +232,10 @@ def _version(package):
 
 
 def _training_code():
-    """First 16 hex digits of the SHA-256 of the code that trains; comments and layout do not count."""
+    """First 16 hex digits of the SHA-256 of the code that trains."""
     digest = hashlib.sha256()
     for name in TRAINING_CODE:
-        source = (Path(__file__).parent / name).read_text(encoding="utf-8")
-        digest.update(ast.unparse(ast.parse(source)).encode())
+        digest.update((Path(__file__).parent / name).read_text(encoding="utf-8").encode())
     return digest.hexdigest()[:16]
 
 
