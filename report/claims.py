@@ -26,6 +26,15 @@ def p_text(p):
     return p if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def replicated(column):
+    """Function of the results: a number of the replication's primary comparison."""
+    return lambda results: results["replication"]["primary"][column]
+
+
+def replicated_accuracy(arm):
+    return lambda results: 100 * results["replication"]["arms"][arm]["test_accuracy_mean"]
+
+
 # LaTeX macro: (format, function of the results). A number that is null in results.json has no macro yet.
 NUMBERS = {
     **{f"Planned{macro(stage)}": ("{}", runs(stage, "planned")) for stage in STAGES},
@@ -37,17 +46,37 @@ NUMBERS = {
     "SeedInterval": ("{0[0]:+.2f} to {0[1]:+.2f}", lambda results: results["primary"]["seed_interval_pp"]),
     "CrossedInterval": ("{0[0]:+.2f} to {0[1]:+.2f}", lambda results: results["primary"]["crossed_interval_pp"]),
     "PValue": ("{}", lambda results: p_text(results["primary"]["p_value"])),
+    "ReplicationPairs": ("{}", replicated("n_pairs")),
+    "ReplicationDifference": ("{:+.2f}", replicated("difference_pp")),
+    "ReplicationSeedInterval": ("{0[0]:+.2f} to {0[1]:+.2f}", replicated("seed_interval_pp")),
+    "ReplicationCrossedInterval": ("{0[0]:+.2f} to {0[1]:+.2f}", replicated("crossed_interval_pp")),
+    "ReplicationPlain": ("{:.2f}", replicated_accuracy("resnet18")),
+    "ReplicationSE": ("{:.2f}", replicated_accuracy("se_resnet18")),
+    "ReplicationPlainBrier": ("{:.4f}", lambda results: results["replication"]["primary"]["brier"]["baseline"]),
+    "ReplicationSEBrier": ("{:.4f}", lambda results: results["replication"]["primary"]["brier"]["arm"]),
 }
 
 # (sentence as it stands in paper.tex, function of the results that must be true)
 CLAIMS = [
     (
-        r"The comparison is not complete; the number of finished pairs is \FinishedPairs{} of \PlannedPairs{}.",
+        r"The comparison is not complete; the number of finished pairs is \FinishedPairs{} of \PlannedPairs{}",
         lambda results: results["primary"]["n_pairs"] < results["primary"]["planned_pairs"],
     ),
     (
         "The primary comparison is not complete yet, and its difference has not been computed.",
         lambda results: not results["primary"]["complete"] and results["primary"]["difference_pp"] is None,
+    ),
+    (
+        "In the replication SE made the network worse, for these test images as for others like them.",
+        lambda results: (
+            replicated("complete")(results)
+            and replicated("seed_interval_pp")(results)[1] < 0
+            and replicated("crossed_interval_pp")(results)[1] < 0
+        ),
+    ),
+    (
+        "The Brier score, which is better when it is lower, agrees",
+        lambda results: results["replication"]["primary"]["brier"]["interval"][0] > 0,
     ),
     (
         "No decision to stop early has been taken, and ten pairs remain planned.",

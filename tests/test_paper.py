@@ -26,6 +26,17 @@ RESULTS = {  # as lib.analyse.compare.results gives them while the primary compa
     "winners": {"resnet18": {"learning_rate": 0.2}, "se_resnet18": {"learning_rate": 0.4}},
     "primary": {"n_pairs": 1, "planned_pairs": 10, "complete": False, "difference_pp": None},
     "deviations": [{"deviation": "missing runs", "where": "primary", "count": 17, "detail": "of 20"}],
+    "replication": {
+        "primary": {
+            "n_pairs": 10,
+            "complete": True,
+            "difference_pp": -0.6,
+            "seed_interval_pp": [-0.8, -0.4],
+            "crossed_interval_pp": [-0.85, -0.35],
+            "brier": {"arm": 0.11, "baseline": 0.1, "interval": [0.005, 0.015]},
+        },
+        "arms": {"resnet18": {"test_accuracy_mean": 0.93}, "se_resnet18": {"test_accuracy_mean": 0.924}},
+    },
 }
 OLD_PDF = b"the last good one"
 DOCUMENT = r"\documentclass{article}\usepackage{iclrstyle,times}\begin{document}\input{numbers}%s\end{document}"
@@ -38,6 +49,11 @@ def changed(**primary):
     return RESULTS | {"primary": RESULTS["primary"] | primary}
 
 
+def replicated(**primary):
+    replication = RESULTS["replication"]
+    return RESULTS | {"replication": replication | {"primary": replication["primary"] | primary}}
+
+
 def deviating(kind):
     return RESULTS | {"deviations": [{"deviation": kind, "where": "resnet18 seed 3", "count": 1, "detail": None}]}
 
@@ -47,6 +63,10 @@ BREAKING = [
     ("The comparison is not complete", changed(n_pairs=10)),
     ("The primary comparison is not complete", changed(complete=True)),
     ("The primary comparison is not complete", changed(difference_pp=0.1)),
+    ("In the replication SE made", replicated(complete=False)),
+    ("In the replication SE made", replicated(seed_interval_pp=[-0.8, 0.1])),
+    ("In the replication SE made", replicated(crossed_interval_pp=[-0.8, 0.1])),
+    ("The Brier score", replicated(brier={"arm": 0.1, "baseline": 0.1, "interval": [-0.005, 0.005]})),
     ("No decision to stop early", changed(planned_pairs=8)),
     ("The rate 0.2 won", RESULTS | {"winners": None}),
     ("The rate 0.2 won", RESULTS | {"winners": dict.fromkeys(("resnet18", "se_resnet18"), {"learning_rate": 0.2})}),
@@ -73,8 +93,11 @@ def make(report, tmp_path):
     """make(results) builds the paper from these results; number of pages."""
 
     def make(results=RESULTS):
-        path = tmp_path / "results.json"
-        path.write_text(json.dumps(results), encoding="utf-8")
+        studies = {"replication": results["replication"], "paper": results}
+        for name, content in studies.items():
+            path = tmp_path / name / "results.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(content), encoding="utf-8")
         return build(path, report)
 
     return make
@@ -172,7 +195,7 @@ def test_the_paper_is_built_alike_anywhere_and_any_time(make, report, monkeypatc
     assert {path.name for path in report.iterdir()} == names | {"numbers.tex"}
     moved = report.rename(report.with_name("another place"))
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1234567890")
-    build(report.with_name("results.json"), moved)
+    build(report.with_name("paper") / "results.json", moved)
     assert (moved / "paper.pdf").read_bytes() == first
 
 
