@@ -105,6 +105,7 @@ def test_what_the_notebook_computes_in_sight_is_what_results_json_holds(execute,
     assert "nan" not in shown.lower() and "None" not in shown
 
 
+@pytest.mark.slow
 def test_nothing_shows_the_primary_comparison_before_its_last_pair(execute, tmp_path):
     study = small_study(tmp_path)
     make_study(study, only=lambda config: config.arm not in BOTH or config.seed < 5)
@@ -122,6 +123,7 @@ def test_nothing_shows_the_primary_comparison_before_its_last_pair(execute, tmp_
     assert "5 of 6 pairs" in shown and "better" not in shown
 
 
+@pytest.mark.slow
 def test_the_first_finished_run_of_a_study_is_enough(execute):
     make_study(load_study("paper"), only=lambda config: config.validation_images or config.seed == 0, labels=LABELS)
     shown, _ = execute("paper")

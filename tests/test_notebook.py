@@ -38,6 +38,7 @@ def start(tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_parameters_keep_their_types_and_nothing_of_other_notebooks_leaks_in(start, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "nonsense")
     monkeypatch.setenv("PYTHONSTARTUP", "nonsense")
@@ -54,6 +55,7 @@ def test_parameters_keep_their_types_and_nothing_of_other_notebooks_leaks_in(sta
     assert printed.text == "['001', '2018', 7, {'epochs': 2}] None None\n"
 
 
+@pytest.mark.slow
 def test_executing_again_gives_the_same_bytes_without_paths_of_this_machine(start):
     code = "import time\nfrom lib.files import ROOT\nfor i in range(9):\n    print(i, end='')\n    time.sleep(0.01)\n"
     code += f"print(ROOT / 'lib')\ndisplay({{'{WIDGET}': {{'model_id': str(time.time())}}}}, raw=True)"
@@ -83,6 +85,7 @@ def test_what_ends_a_notebook_is_told_in_one_line_and_leaves_no_output(start, tm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_execution_is_told_and_leaves_no_kernel(start, tmp_path):
     process = start(HOLD.format(str(tmp_path / "held")))
     wait_until((tmp_path / "held" / "taken").exists)

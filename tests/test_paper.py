@@ -186,6 +186,7 @@ def test_without_tex_the_numbers_are_written_and_the_error_is_one_of_its_own(mak
     assert numbers_of(report)["PlannedPairs"] == "10" and (report / "paper.pdf").read_bytes() == OLD_PDF
 
 
+@pytest.mark.slow
 @needs_tex
 def test_the_paper_is_built_alike_anywhere_and_any_time(make, report, monkeypatch):
     names = {path.name for path in report.iterdir()}

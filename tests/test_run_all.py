@@ -100,6 +100,7 @@ def test_the_script_is_found_through_links_and_from_elsewhere(run, programs, che
     assert "started: -P -m lib --study smoke" in done.stdout and (checkout / ".venv" / "complete").exists()
 
 
+@pytest.mark.slow
 def test_conda_gets_the_same_list_and_is_called_again_for_changed_versions(run, programs, checkout):
     programs(conda=FAKE_CONDA)
     for _ in range(2):

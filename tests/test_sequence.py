@@ -93,6 +93,7 @@ def test_settings_that_are_part_of_the_step_need_another_seat(make_config, datas
             trainer.restart(config.model_copy(update={name: value}))
 
 
+@pytest.mark.slow
 def test_the_run_folders_are_those_of_runs_on_their_own(study, tmp_path):
     assert run_all(study) == (0, 0) and len(finished_runs(study)) == 4
     dataset = load_dataset("digits")
@@ -110,6 +111,7 @@ def test_the_run_folders_are_those_of_runs_on_their_own(study, tmp_path):
     assert missing_runs(study) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_or_cannot_be_written_stops_no_other(study, monkeypatch, capsys):
     train_epoch, write = Trainer.train_epoch, run_module.Run._write_summary
 
@@ -130,6 +132,7 @@ def test_a_run_that_fails_or_cannot_be_written_stops_no_other(study, monkeypatch
     assert lines == ["failed: resnet18 seed 0: the loss is nan", "failed: se_resnet18 seed 1: the disk is full"]
 
 
+@pytest.mark.slow
 def test_both_runs_of_a_pair_start_only_if_both_fit(study, monkeypatch):
     clock = MagicMock(side_effect=lambda: clock.now)
     clock.now, train = 0, sequence._Sequence.train
@@ -146,6 +149,7 @@ def test_both_runs_of_a_pair_start_only_if_both_fit(study, monkeypatch):
     assert sequence.run_sequence(study, missing_runs(study), clock.now + 1) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "factor"), [(3, 1.002), (7, 1.02)])
 def test_the_first_steps_must_have_the_losses_of_the_reference(study, tmp_path, step, factor):
     study = load_study(str(write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 2, learning_rate: 0.01"))))
