@@ -29,5 +29,5 @@ python3 -m lib --study "$study" --engine sequence --time-budget "$minutes" || st
 kill $! || :
 keep last || status=1
 rm -f "$folder/now.part"
-cp "$STUDY_OUTPUTS/$study/logs/sequence.log" "$folder/" || :
+cp "$STUDY_OUTPUTS/$study/logs/sequence.log" "$folder/" 2>/dev/null || :
 exit $status
