@@ -6,6 +6,7 @@ import functools
 import hashlib
 import pickle
 import socket
+import warnings
 
 import numpy as np
 from filelock import FileLock
@@ -111,7 +112,8 @@ def human_labels():
     CIFAR-10H, Peterson et al. 2019, CC BY-NC-SA 4.0; downloaded once into the data folder and verified.
     """
     try:
-        import pooch
+        with warnings.catch_warnings(action="ignore"):  # of a bar without ipywidgets, which is not shown anyway
+            import pooch
 
         pooch.get_logger().setLevel("WARNING")
         download = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
