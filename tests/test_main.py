@@ -40,7 +40,7 @@ def tuned_file(study_file):
 def start_lib(*arguments, **environment):
     """Start python -m lib in a process of its own, with the folders of the test."""
     command_line = [sys.executable, "-m", "lib", *map(str, arguments)]
-    how = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    how = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "umask": 0o077}
     return subprocess.Popen(command_line, env=os.environ | environment, **how)
 
 
@@ -85,9 +85,9 @@ def test_from_kill_9_to_a_finished_study_that_is_analysed_again_alike(study_file
     assert "study 'tiny' is already being worked on" in one_error_line(second)
     first.kill()
     end(first)
-    # a terminal in Latin-1 has no ellipsis
-    done = end(start_lib("--study", study_file, "--jobs", 2, PYTHONIOENCODING="latin-1"))
-    assert done.returncode == 0 and "error" not in done.err, done.err
+    strange = {"PYTHONIOENCODING": "latin-1", "LC_ALL": "C", "HOME": "/nowhere"}  # Latin-1 has no ellipsis
+    done = end(start_lib("--study", study_file, "--jobs", 2, **strange))
+    assert done.returncode == 0 and "error" not in done.err and "\r" not in done.err, done.err
     found, folder = files(), outputs_folder("tiny")
     primary = json.loads(found[folder / "results.json"])["primary"]
     assert (primary["arm"], primary["n_pairs"], primary["complete"]) == ("se_resnet18", 1, True)
