@@ -4,22 +4,25 @@
 #     STUDY_COMMIT=… STUDY_DATA=/where/the/images/are .ci/campaign.sh STUDY MINUTES FOLDER
 set -eu
 : "${STUDY_COMMIT:?}"
-study=$1 minutes=$2
+study=$1 minutes=$2 now=$(date +%s)
 mkdir -p "$3"
 folder=$(cd "$3" && pwd)
 cd "$(dirname "$0")/.."
-lists=$(mktemp -d) STUDY_OUTPUTS=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)
+work=$(mktemp -d)
+memory=$(df -Pk /dev/shm 2>/dev/null | awk 'END { print $4 }') # in KiB; a checkpoint there costs no time
+if [ "${memory:-0}" -gt 4000000 ]; then STUDY_OUTPUTS=$(mktemp -d -p /dev/shm); else STUDY_OUTPUTS=$work/outputs; fi
 export STUDY_OUTPUTS
-mkdir "$STUDY_OUTPUTS/$study"
+mkdir -p "$STUDY_OUTPUTS/$study"
 [ ! -d "outputs/$study/runs" ] || cp -r "outputs/$study/runs" "$STUDY_OUTPUTS/$study/"
-touch "$lists/started"
+touch "$work/started"
 
 keep() { # sixty runs in a file of ten megabytes, each file whole or not at all; the argument tells two at once apart
-    find "$STUDY_OUTPUTS" -name summary.json -newer "$lists/started" -printf '%T@ %P\n' | sort -n |
-        sed 's/^[^ ]* //; s|/summary.json$||' | split -l 60 - "$lists/$1."
-    for list in "$lists/$1".*; do
-        [ ! -e "$list" ] || tar cf "$folder/$1.part" --exclude=checkpoint.pt --exclude=.lock -C "$STUDY_OUTPUTS" -T "$list"
-        [ ! -e "$list" ] || mv "$folder/$1.part" "$folder/runs-${list##*.}.tar"
+    find "$STUDY_OUTPUTS" -name summary.json -newer "$work/started" -printf '%T@ %P\n' | sort -n |
+        sed 's/^[^ ]* //; s|/summary.json$||' | split -l 60 - "$work/$1." || return 1
+    for list in "$work/$1".*; do
+        [ -e "$list" ] || return 0 # no run yet
+        tar cf "$folder/$1.part" --exclude=checkpoint.pt --exclude=.lock -C "$STUDY_OUTPUTS" -T "$list" &&
+            mv "$folder/$1.part" "$folder/runs-$now-${list##*.}.tar" || return 1
     done
 }
 
@@ -28,6 +31,6 @@ status=0
 python3 -m lib --study "$study" --engine sequence --time-budget "$minutes" || status=$?
 kill $! || :
 keep last || status=1
-rm -f "$folder/now.part"
 cp "$STUDY_OUTPUTS/$study/logs/sequence.log" "$folder/" 2>/dev/null || :
+rm -rf "$folder/now.part" "$STUDY_OUTPUTS" "$work"
 exit $status
