@@ -75,8 +75,9 @@ def _default_study():
 
 def _run(study, name, options):
     analyses = find_spec("papermill")  # not where runs are only trained, to be analysed elsewhere
-    seconds = options.time_budget and 60 * options.time_budget - ANALYSIS_SECONDS * bool(analyses)
-    deadline = float(os.environ.get("STUDY_DEADLINE") or 0) or (seconds and time.monotonic() + seconds)
+    deadline = float(os.environ.get("STUDY_DEADLINE") or 0) or None  # of a process that has started itself anew
+    if options.time_budget and not deadline:
+        deadline = time.monotonic() + 60 * options.time_budget - ANALYSIS_SECONDS * bool(analyses)
     total = len(study.runs) + len(study.awaiting)
     print(f"study {study.name}: {study.title}; {len(finished_runs(study))} of {total} runs are complete")
     for config, folder, _ in diverged_runs(study):

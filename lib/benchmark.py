@@ -109,7 +109,6 @@ def time_ratio(times, contender, baseline):
 
 def loss_gap(config, device, precision, steps=8):
     """Largest relative difference of our losses from those of eager fp32 steps in plain layout."""
-    config = config.model_copy(update={"learning_rate": 0.01, "epochs": 1, "warmup_epochs": 0.0})
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):  # TF32 is no float32
         expected = random_trainer(config, steps, device, "fp32", PLAIN).first_losses(config.seed, steps)
     losses = random_trainer(config, steps, device, precision).first_losses(config.seed, steps)

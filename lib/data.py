@@ -18,8 +18,8 @@ CLASSES = {
     "digits": tuple("0123456789"),
 }
 OFFICIAL_FINGERPRINT = "ab9f55ddab89a724f7ed508a5dfc4a3a30a48a75e7280a5f69045326de5e5c5f"  # as Dataset.fingerprint
-FOLDER = "cifar-10-batches-py"  # of the official files, of which these are the MD5 sums
-BATCHES = {
+FOLDER = "cifar-10-batches-py"
+BATCHES = {  # MD5 of the official files
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
     "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
@@ -37,7 +37,7 @@ CIFAR10H_SHA256 = "436ae98620e00073f9d08585ac870573b588853e7af9f54eb1647408114af
 class Dataset:
     """Images uint8 (N, 32, 32, 3), labels uint8 (N,), both in official order."""
 
-    source: str  # cifar10 or digits
+    source: str  # its name, cifar10 or digits
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray

@@ -57,10 +57,10 @@ def shown(path):
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def atomic_write(path, write, remedy="free space or set STUDY_OUTPUTS"):
+def atomic_write(path, write):
     """Make `path` whole or not at all: `write(file)` fills a binary file that then takes its place.
 
-    Raises StudyError, ending with the remedy, where the folder cannot be written or the disk is full.
+    Raises StudyError where the folder cannot be written or the disk is full.
     """
     partial = path.with_name(f"{path.name}.partial-{secrets.token_hex(4)}")
     try:
@@ -71,7 +71,7 @@ def atomic_write(path, write, remedy="free space or set STUDY_OUTPUTS"):
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise StudyError(f"cannot write {shown(path)}: {error.strerror}; {remedy}") from None
+        raise StudyError(f"cannot write {shown(path)}: {error.strerror}; free space or set STUDY_OUTPUTS") from None
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -1,4 +1,10 @@
-"""What a finished run has left in its folder, and how it is read back; no torch."""
+"""What a run leaves in its folder, and how it is read back; no torch.
+
+config.json, the settings; environment.json, versions, machine and commit; metrics.csv, a row an epoch; test_logits.npz,
+the answers to the test images; gates.csv and lesions.csv, of networks with gates; and last summary.json, which makes
+the run complete. While it trains there is checkpoint.pt, after a training that diverged failure.json, and papermill
+leaves notebook.ipynb.
+"""
 
 import hashlib
 import io

@@ -61,7 +61,7 @@ class RunConfig(Checked):
         return [f"{n} {then.get(n)!r} there, {now.get(n)!r} here" for n in now | then if now.get(n) != then.get(n)]
 
 
-def _plain(settings):
+def _settings_only(settings):
     if taken := {"arm", "seed", "validation_images"} & set(settings):
         raise ValueError(f"{min(taken)} is set by the stages and the tuning, not by settings")
     return settings
@@ -77,7 +77,7 @@ def _as_seeds(value):
     return list(range(value)) if type(value) is int else value  # a number of seeds, or a list of them
 
 
-Settings = Annotated[dict[str, object], AfterValidator(_plain)]
+Settings = Annotated[dict[str, object], AfterValidator(_settings_only)]
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
 Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_unique), BeforeValidator(_as_seeds)]
 Values = Annotated[list[object], Field(min_length=1), AfterValidator(_unique)]
@@ -98,7 +98,7 @@ class Tuning(Checked):
     arms: Names
     seeds: Seeds
     validation_images: int = Field(gt=0)
-    grid: Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_plain)]
+    grid: Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_settings_only)]
     settings: Settings = {}  # what all of its runs have that the recipe has not, such as a smaller width
 
     @property
@@ -133,8 +133,8 @@ class StudyFile(Checked):
     stop: Stop | None = None
 
     @property
-    def shared_seeds(self):
-        """How many seeds the first stage has that holds both primary arms as they are; 0 without such a stage."""
+    def primary_seed_count(self):
+        """How many seeds the first stage with both primary arms as they are has; 0 without such a stage."""
         pair = {self.primary.arm, self.primary.baseline}
         return next((len(each.seeds) for each in self.stages if pair <= {*each.arms} and "" in each.variants), 0)
 
@@ -145,12 +145,13 @@ class StudyFile(Checked):
         for arm in [*pair, *tuned, *(arm for stage in self.stages for arm in stage.arms)]:
             if arm not in self.arms:
                 raise ValueError(f"unknown arm {arm!r}{suggestion(arm, self.arms)}")
-        if pair[0] == pair[1] or not self.shared_seeds:
+        if pair[0] == pair[1] or not self.primary_seed_count:
             raise ValueError(f"primary must compare two arms that share a stage, not {pair[0]} with {pair[1]}")
         if not set(pair) <= set(tuned):
             raise ValueError("tuning must name both arms of the primary comparison")
-        if self.stop and self.stop.primary_pairs > self.shared_seeds:
-            raise ValueError(f"stop.primary_pairs = {self.stop.primary_pairs} is more than {self.shared_seeds} planned")
+        if self.stop and self.stop.primary_pairs > self.primary_seed_count:
+            planned = f"{self.primary_seed_count} planned"
+            raise ValueError(f"stop.primary_pairs = {self.stop.primary_pairs} is more than {planned}")
         _unique([stage.name for stage in self.stages])
         return self
 
@@ -164,9 +165,9 @@ class Study(StudyFile):
     arm: str  # the primary comparison: arm − baseline
     baseline: str
     planned_pairs: int  # of the primary comparison that must be finished before its difference is computed
-    runs: tuple  # one RunConfig for each run, the tuning first, then stage by stage
+    runs: tuple  # one RunConfig for each run whose settings are known, the tuning first, then stage by stage
     awaiting: tuple  # runs whose settings the tuning has not found yet, with the recipe's settings for now
-    tuning_scores: pd.DataFrame | None  # a row a finished run: tuned, the grid's settings, seed, val_accuracy, val_loss
+    tuning_scores: pd.DataFrame | None  # a row a finished run: its settings, tuned (the arm), cell, scores
     winners: dict | None  # arm → settings, when the tuning is complete
 
     def run(self, arm, seed, settings=None):
@@ -227,7 +228,7 @@ def load_study(name):
     awaiting = staged if trials and winners is None else ()
     follows = {"runs": (*trials, *(() if awaiting else staged)), "awaiting": awaiting}
     follows |= {"tuning_scores": scores, "winners": winners}
-    follows["planned_pairs"] = file.stop.primary_pairs if file.stop else file.shared_seeds
+    follows["planned_pairs"] = file.stop.primary_pairs if file.stop else file.primary_seed_count
     return Study(name=path.stem, **dict(file), **dict(file.primary), **follows)
 
 
@@ -264,7 +265,10 @@ def _problem(error):
 
 
 def _staged(file, winners):
-    """The runs of all stages; one that stands in two stages is made once, in the first."""
+    """The runs of all stages; one that stands in two stages is made once, in the first.
+
+    An arm that was tuned takes what won for it, and every other arm what won for the baseline.
+    """
     runs = {}
     for stage in file.stages:
         # arms take turns within a seed, so that a drift of the machine hits all alike

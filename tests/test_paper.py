@@ -18,6 +18,7 @@ PLANNED = {
     "tuning": 16, "primary": 20, "literal": 5, "plain_rate": 10, "narrow": 40, "controls": 50, "half": 20, "length": 60,
     "longest": 10,
 }  # fmt: skip
+PLAIN_RATE = {"stage": "plain_rate", "planned": 10, "finished": 0}
 RESULTS = {  # as lib.analyse.compare.results gives them while the primary comparison is not complete
     "study": "paper",
     "data_source": "cifar10",
@@ -35,6 +36,7 @@ RESULTS = {  # as lib.analyse.compare.results gives them while the primary compa
             "crossed_interval_pp": [-0.85, -0.35],
             "brier": {"arm": 0.11, "baseline": 0.1, "interval": [0.005, 0.015]},
         },
+        "stages": [PLAIN_RATE],
         "arms": {"resnet18": {"test_accuracy_mean": 0.93}, "se_resnet18": {"test_accuracy_mean": 0.924}},
     },
 }
@@ -63,10 +65,14 @@ BREAKING = [
     ("The comparison is not complete", changed(n_pairs=10)),
     ("The primary comparison is not complete", changed(complete=True)),
     ("The primary comparison is not complete", changed(difference_pp=0.1)),
-    ("In the replication SE made", replicated(complete=False)),
-    ("In the replication SE made", replicated(seed_interval_pp=[-0.8, 0.1])),
-    ("In the replication SE made", replicated(crossed_interval_pp=[-0.8, 0.1])),
+    ("SE at its rate of 0.4", replicated(complete=False)),
+    ("SE at its rate of 0.4", replicated(seed_interval_pp=[-0.8, 0.1])),
+    ("SE at its rate of 0.4", replicated(crossed_interval_pp=[-0.8, 0.1])),
     ("The Brier score", replicated(brier={"arm": 0.1, "baseline": 0.1, "interval": [-0.005, 0.005]})),
+    (
+        "It is exploratory",
+        RESULTS | {"replication": RESULTS["replication"] | {"stages": [PLAIN_RATE | {"finished": 1}]}},
+    ),
     ("No decision to stop early", changed(planned_pairs=8)),
     ("The rate 0.2 won", RESULTS | {"winners": None}),
     ("The rate 0.2 won", RESULTS | {"winners": dict.fromkeys(("resnet18", "se_resnet18"), {"learning_rate": 0.2})}),

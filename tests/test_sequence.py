@@ -190,7 +190,9 @@ def test_a_step_that_does_not_work_is_tried_anew_with_fewer_speedups(study, monk
     trainer = run_module.make_trainer(config, load_dataset("digits"))  # in a notebook, all are tried at once
     assert made[3:] == [*made[:3], (False, False)] and not trainer.speedups.compiled
     assert run_module.describe_environment(trainer)["speedups"]["cuda_graph"] is False
-    for error, told in ((torch.cuda.OutOfMemoryError("no room"), "nvidia-smi"), (TypeError("a fault"), "a fault")):
+    full, busy = "CUDA out of memory", "CUDA-capable device(s) is/are busy or unavailable"
+    errors = (torch.cuda.OutOfMemoryError(full), "memory is full"), (RuntimeError(busy), "another process")
+    for error, told in (*errors, (TypeError("a fault"), "a fault")):
         monkeypatch.setattr(Trainer, "__init__", MagicMock(side_effect=error))
         with pytest.raises((StudyError, TypeError), match=told):
             run_all(study)  # now on the last rung

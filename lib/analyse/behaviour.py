@@ -12,6 +12,8 @@ from lib.analyse import statistics
 from lib.files import run_folder
 from lib.runs import load_table
 
+CONSTANT_SD = 0.001  # of gates over images, below which they count as the same for every image
+
 
 def paired_table(arm, baseline, index, unit=""):
     """One row for each of k measures of n paired runs, (n, k) of either arm; index: their k names, a pandas Index.
@@ -92,13 +94,18 @@ def disagreements(predictions_arm, predictions_baseline, labels, count):
 
 
 def gate_table(study, runs):
-    """Statistics of the gates of each arm and block: arm, block, n_runs, mean over runs and SD, `<name>_sd`, of each.
+    """Statistics of the gates of each arm and block: mean over runs and SD, `<name>_sd`, of each column of gates.csv.
 
-    They are those of gates.csv; eta_squared is NaN for gates that do not vary over images. Empty where no run has any.
+    Before them arm, block, n_runs and n_constant, in how many runs the gates are the same for every image. The
+    eta_squared columns leave these runs out and are NaN where no other is left. Empty where no run has gates.
     """
-    blocks = _tables_of_runs(study, runs, "gates.csv").drop(columns="seed").groupby(["arm", "block"], sort=False)
-    table = blocks.mean().join(blocks.std().add_suffix("_sd"))
+    tables = _tables_of_runs(study, runs, "gates.csv").drop(columns="seed")
+    constant = tables.get("sd_images", pd.Series(dtype=float)) < CONSTANT_SD
+    tables.loc[constant, [name for name in tables if name.startswith("eta_squared")]] = np.nan
+    blocks = tables.assign(constant=constant).groupby(["arm", "block"], sort=False)
+    table = blocks.mean().join(blocks.std().add_suffix("_sd")).drop(columns=["constant", "constant_sd"])
     table.insert(0, "n_runs", blocks.size())
+    table.insert(1, "n_constant", blocks["constant"].sum())
     return table.reset_index()
 
 

@@ -25,31 +25,31 @@ TRENDS = {  # the planned ones: slope of the effect over x, each x a variant; fr
 CELL_PAIRS = 5  # finished pairs from which an x counts
 
 
-def pairs(runs, arm, baseline, seeds=None, outcome="test_accuracy"):
-    """An outcome of the seeds that both arms have finished: index seed, columns baseline and arm.
+def pairs(runs, arm, baseline, seeds=None):
+    """Test accuracy, a fraction, of the seeds that both arms have finished: index seed, columns baseline and arm.
 
     runs: the table of load_runs; seeds: those that count, by default all. A mixed pair, whose runs differ in kind of
     machine, precision, version of torch or of the training code, is left out.
     """
-    found = _finished_pairs(runs, arm, baseline, seeds, outcome)
+    found = _finished_pairs(runs, arm, baseline, seeds)
     return found.loc[~found["mixed"], [baseline, arm]]
 
 
 def mixed_pairs(runs, arm, baseline, seeds=None):
     """{seed: what the two runs of a mixed pair were made on}, {} where there is none."""
-    found = _finished_pairs(runs, arm, baseline, seeds, "test_accuracy")
+    found = _finished_pairs(runs, arm, baseline, seeds)
     return found.loc[found["mixed"], "made_on"].to_dict()
 
 
-def _finished_pairs(runs, arm, baseline, seeds, outcome):
-    known = runs[runs[outcome].notna() & runs["seed"].isin(runs["seed"] if seeds is None else seeds)]
+def _finished_pairs(runs, arm, baseline, seeds):
+    known = runs[runs["test_accuracy"].notna() & runs["seed"].isin(runs["seed"] if seeds is None else seeds)]
     of_baseline, of_arm = (known[known["arm"] == each].set_index("seed") for each in (baseline, arm))
     both = of_baseline.index.intersection(of_arm.index).sort_values()
     of_baseline, of_arm = of_baseline.loc[both], of_arm.loc[both]
     alike = ((of_baseline["origin"] == of_arm["origin"]) & of_arm["uniform"]).astype(bool)
     made_on = of_baseline["origin"] + "; " + of_arm["origin"]
-    outcomes = {baseline: of_baseline[outcome], arm: of_arm[outcome]}
-    return pd.DataFrame(outcomes | {"mixed": ~alike, "made_on": made_on})
+    accuracies = {baseline: of_baseline["test_accuracy"], arm: of_arm["test_accuracy"]}
+    return pd.DataFrame(accuracies | {"mixed": ~alike, "made_on": made_on})
 
 
 def compare_arms(runs, arm, baseline, seeds=None):

@@ -180,9 +180,9 @@ def reliability(logits, labels, bins=15):
     return means.assign(share=np.bincount(place, minlength=bins) / len(place)).rename_axis("bin")
 
 
-def expected_calibration_error(logits, labels, bins=15):
+def expected_calibration_error(logits, labels):
     """Mean distance of confidence and accuracy over the bins of reliability, weighted by their shares, 0 to 1."""
-    table = reliability(logits, labels, bins)
+    table = reliability(logits, labels)
     return float((table["share"] * (table["accuracy"] - table["confidence"]).abs()).sum())
 
 

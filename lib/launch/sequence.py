@@ -15,10 +15,10 @@ import torch
 
 from lib.data import load_dataset
 from lib.files import STUDIES, StudyError, outputs_folder, read_json, run_folder, write_json
-from lib.launch.pool import StudyProgress, work
+from lib.launch.pool import StudyProgress, visible_gpus, work
 from lib.train.evaluate import evaluate
 from lib.train.run import Run, make_trainer
-from lib.train.trainer import PLAIN, StepError, ladder, seat
+from lib.train.trainer import PLAIN, StepError, gpu_faults_in_words, ladder, seat
 
 MARGIN = 1.15  # runs that are this much slower than the slowest so far still finish before the deadline
 LAST_RUNG = 3  # of the ladder
@@ -33,7 +33,7 @@ def run_sequence(study, configs, deadline=None):
     deadline: on the clock time.monotonic(); runs of equal seed and length start only if all of them fit. Raises
     StudyError, before an arm is trained, where its first steps have other losses than in <study>.losses.json.
     """
-    if not torch.cuda.is_available():
+    if not visible_gpus():
         print("there is no GPU here, so the CPU trains", file=sys.stderr)
     os.environ["STUDY_HEADLESS"] = "1"
     log = outputs_folder(study.name) / "logs" / "sequence.log"
@@ -46,7 +46,8 @@ def run_sequence(study, configs, deadline=None):
         stack.callback(sequence.settle)
         for _, group in itertools.groupby(configs, lambda config: (config.seed, config.epochs, config.width)):
             group = list(group)
-            if deadline and time.monotonic() + MARGIN * pace * sum(map(work, group)) > deadline:
+            sequence.release(configs[configs.index(group[0]) :])
+            if deadline is not None and time.monotonic() + MARGIN * pace * sum(map(work, group)) > deadline:
                 left += len(group)
                 continue
             sequence.check(group)
@@ -74,10 +75,16 @@ class _Sequence:
             except StepError:  # a capture that failed can leave the GPU in a state in which nothing else works
                 if rung == LAST_RUNG:
                     raise
+                sys.stdout.flush()  # the log says why
                 os.environ |= {"STUDY_RUNG": str(rung + 1), "STUDY_DEADLINE": str(self.deadline or "")}
                 os.execv(sys.executable, sys.orig_argv)
             self.trainers[seat(config)] = trainer
         return self.trainers[seat(config)]
+
+    def release(self, configs):
+        """Free the memory of trainers that none of the configs needs."""
+        needed = set(map(seat, configs))
+        self.trainers = {each: trainer for each, trainer in self.trainers.items() if each in needed}
 
     def train(self, config, trainer):
         """Train and evaluate one run, and begin to write its files; returns whether that went well."""
@@ -114,18 +121,21 @@ class _Sequence:
     def check(self, configs):
         """Raise StudyError unless the first steps have the losses of the reference: plain in fp32, fast, restarted."""
         needed = set(map(seat, configs)) - set(self.trainers)
-        for arm, expected in (read_json(reference_path(self.study)) or {}).items():
-            config = self.study.run(arm, expected["seed"])
-            if seat(config) in needed:
+        expected = read_json(reference_path(self.study)) or {}
+        for config in self.study.runs:
+            if expected.get(config.arm, {}).get("seed") == config.seed and seat(config) in needed:
                 plain, fast = plain_trainer(config, self.dataset), self.trainer(config)
                 for name, trainer in (("plain", plain), ("fast", fast), ("restarted", fast)):
-                    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
-                        gaps = np.abs(trainer.first_losses(config.seed) / expected["losses"] - 1)
-                    early, gap = gaps[:EARLY].max(), gaps.max()
-                    shown = f"{gap:.3%} from a CPU's, the first {EARLY} by {early:.3%}"
-                    print(f"{arm}: losses of the {name} step differ by {shown}", file=sys.stderr)
-                    if not (gap <= TOLERANCE and (early <= EARLY_TOLERANCE or trainer.precision != "fp32")):
-                        raise StudyError(f"the {name} step of {arm} has other losses than it should: not trained")
+                    self._compare(name, trainer, config, expected[config.arm]["losses"])
+
+    def _compare(self, name, trainer, config, losses):
+        with gpu_faults_in_words(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+            gaps = np.abs(trainer.first_losses(config.seed) / losses - 1)
+        early, gap = gaps[:EARLY].max(), gaps.max()
+        told = f"{gap:.3%} from a CPU's, the first {EARLY} by {early:.3%}"
+        print(f"{config.arm}: losses of the {name} step differ by {told}", file=sys.stderr)
+        if not (gap <= TOLERANCE and (early <= EARLY_TOLERANCE or trainer.precision != "fp32")):
+            raise StudyError(f"the {name} step of {config.arm} has other losses than it should: not trained")
 
 
 def plain_trainer(config, dataset):
@@ -139,7 +149,7 @@ def reference_path(study):
 
 
 def write_reference(study):
-    """Compute these losses, on a CPU, for the first run of each seat."""
+    """Compute these losses for the first run of each seat; to be called on a CPU, whenever a step is to change."""
     firsts = {seat(config): config for config in reversed(study.runs)}.values()
     trainers = {config.arm: plain_trainer(config, load_dataset(config.dataset)) for config in firsts}
     losses = {arm: (each.config.seed, each.first_losses(each.config.seed)) for arm, each in trainers.items()}

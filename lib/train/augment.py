@@ -10,6 +10,7 @@ from torch.nn import functional
 # Of the original training images (kuangliu's 0.2023 … deviations are wrong: MadryLab/robustness issue 70).
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
+SIZE = 32  # of an image, in pixels
 ORDER, CROPS = 1, 2  # one random stream each
 
 
@@ -28,7 +29,7 @@ class EpochPlan(NamedTuple):
 
 
 def plan_epoch(config, epoch, images):
-    """The plan of epoch `epoch` (from 0) over `images` training images, a function of the config's seed alone.
+    """The plan of epoch `epoch` (from 0) over `images` training images: the same for all arms with the config's seed.
 
     The last images that do not fill a batch are left out of this epoch. Nothing depends on the architecture, the
     device or the epochs before, so that arms are paired and a resumed run sees the same batches.
@@ -52,11 +53,11 @@ def pad(images, padding):
     return torch.cat(parts).permute(0, 2, 3, 1).contiguous()
 
 
-def crop_and_flip(padded, order, top, left, flip, size=32):
-    """Images uint8 (batch, size, size, C), cropped and flipped in one gather; the choices: int64 (batch,)."""
-    pixels = torch.arange(size, device=padded.device)
+def crop_and_flip(padded, order, top, left, flip):
+    """Images uint8 (batch, 32, 32, C), cropped and flipped in one gather; the choices: int64 (batch,)."""
+    pixels = torch.arange(SIZE, device=padded.device)
     rows = top[:, None] + pixels
-    columns = torch.where(flip[:, None] == 1, size - 1 - pixels, pixels) + left[:, None]
+    columns = torch.where(flip[:, None] == 1, SIZE - 1 - pixels, pixels) + left[:, None]
     return padded[order[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 

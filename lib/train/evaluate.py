@@ -1,6 +1,6 @@
 """What a trained network is asked before it is thrown away: test images, its gates, and lesions of its gates.
 
-The test images are read here, once a run and after the last epoch, and nowhere else.
+The test images are read here, after the last epoch, and nothing about a run is chosen by them.
 """
 
 import hashlib

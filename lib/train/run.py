@@ -23,7 +23,15 @@ from lib.runs import config_hash, read_summary, save_arrays, stored_logits
 from lib.train.evaluate import fixed_answers, gate_table
 from lib.train.models import build_model, multiply_adds, parameter_count
 from lib.train.progress import RunProgress
-from lib.train.trainer import DivergedError, Trainer, choose_device, choose_precision, fastest_trainer, ladder
+from lib.train.trainer import (
+    DivergedError,
+    Trainer,
+    choose_device,
+    choose_precision,
+    fastest_trainer,
+    gpu_faults_in_words,
+    ladder,
+)
 
 CHECKPOINT_SECONDS = 20  # training time between checkpoints, so that saving stays a small share of it
 ANSWER_TOLERANCE = 0.01  # of the largest answer; platforms and versions of torch differ by less than a tenth of it
@@ -69,7 +77,8 @@ class Run:
             self.rows, self._unsaved, self._progress = [], None, RunProgress(self.config)
             self._answers = self._todays_answers()  # a failure here is one of the code, not of this run
             try:
-                yield self._start(dataset, trainer)
+                with gpu_faults_in_words():
+                    yield self._start(dataset, trainer)
             except KeyboardInterrupt:
                 if self._unsaved:
                     self._save_checkpoint(*self._unsaved)

@@ -1,5 +1,6 @@
 """Training and prediction of one network on one device: the same loop for every architecture."""
 
+import contextlib
 import dataclasses
 import math
 import shutil
@@ -18,8 +19,13 @@ from lib.train.models import build_model
 PREDICTION_BATCH = 500
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 STATEFUL = ("model", "optimizer", "scaler")  # parts of a trainer that change as it trains
-# what a run may have of its own when its trainer served another run before; all other settings are part of the step
+# settings in which runs may differ that one trainer serves in turn; all others are part of its step
 OWN = {"arm", "seed", "epochs", "warmup_epochs", "learning_rate", "horizontal_flip", "lesion_images"}
+FIRST_STEPS = {"learning_rate": 0.002, "epochs": 1, "warmup_epochs": 0.0}  # of Trainer.first_losses
+GPU_FAULTS = {  # words of an error of torch: what to say instead
+    "out of memory": "the GPU's memory is full",
+    "busy or unavailable": "the GPU belongs to another process",
+}
 
 
 class DivergedError(StudyError):
@@ -42,6 +48,19 @@ def choose_precision(device):
         capability = torch.cuda.get_device_capability(device)
         return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+@contextlib.contextmanager
+def gpu_faults_in_words():
+    """Raise StudyError in one line for what other processes do to the GPU."""
+    try:
+        yield
+    except RuntimeError as error:
+        for words, problem in GPU_FAULTS.items():
+            if words in str(error):
+                advice = "nvidia-smi shows what runs there, CUDA_VISIBLE_DEVICES takes another GPU"
+                raise StudyError(f"{problem}: {advice}") from None
+        raise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +102,10 @@ def fastest_trainer(make, rungs):
     """
     for speedups in rungs:
         try:
-            trainer = make(speedups)
-            trainer.warm_up()
+            with gpu_faults_in_words():
+                trainer = make(speedups)
+                trainer.warm_up()
             return trainer
-        except torch.cuda.OutOfMemoryError:
-            problem = "the GPU's memory is full: nvidia-smi shows by what"
-            raise StudyError(f"{problem}, CUDA_VISIBLE_DEVICES takes another GPU") from None
         except Exception as error:
             if isinstance(error, StudyError) or not (speedups.compiled or speedups.cuda_graph):
                 raise
@@ -183,7 +200,7 @@ class Trainer:
         self.correct = torch.zeros((), device=device, dtype=torch.int64)
 
     def warm_up(self):
-        """Compile and capture the step, where it is, by some steps that leave no trace."""
+        """Compile and capture the step, if it is to be, by some steps; then the trainer is at its start again."""
         compiles, steps = self.speedups.compiled or self.speedups.cuda_graph, min(6, self.steps_per_epoch)
         if compiles and not np.isfinite(self.first_losses(self.config.seed, steps)).all():
             raise RuntimeError("its losses are not finite")
@@ -226,27 +243,30 @@ class Trainer:
         }
 
     def first_losses(self, seed, steps=8):
-        """Losses float64 (steps,) of the first steps of the run with this seed; they leave no trace."""
-        config, sums = self.config.model_copy(update={"seed": seed}), [0.0]
-        self.restart(config)
+        """Losses float64 (steps,) of the first steps with this seed and a small learning rate, whatever the run's own.
+
+        Afterwards the trainer is at the start of its own run.
+        """
+        own, sums = self.config, [0.0]
+        self.restart(own.model_copy(update=FIRST_STEPS | {"seed": seed}))
         self.model.train()
         self._load_epoch()
         for _ in range(steps):
             self._advance()
             sums.append(self.loss_sum.item())
-        self.restart(config)
+        self.restart(own)
         return np.diff(sums)
 
     def _load_epoch(self):
-        """Fill the registers for the epoch; returns its learning rates, one a step."""
+        """Bring what the steps of the epoch read to its fixed places; returns its learning rates, one a step."""
         total, warmup = (epochs * self.steps_per_epoch for epochs in (self.config.epochs, self.config.warmup_epochs))
         steps = range(self.epoch * self.steps_per_epoch, (self.epoch + 1) * self.steps_per_epoch)
         rates = [learning_rate_at(step, total, warmup, self.config.learning_rate) for step in steps]
         self.rates.copy_(torch.tensor(rates))
-        for register, choices in zip(self.plan, plan_epoch(self.config, self.epoch, len(self.labels)), strict=True):
-            register.copy_(choices)
-        for register in (self.cursor, self.loss_sum, self.correct):
-            register.zero_()
+        for place, choices in zip(self.plan, plan_epoch(self.config, self.epoch, len(self.labels)), strict=True):
+            place.copy_(choices)
+        for count in (self.cursor, self.loss_sum, self.correct):
+            count.zero_()
         return rates
 
     def _step(self):
