@@ -149,7 +149,7 @@ def test_rows_that_need_missing_data_are_kept_only_while_the_runs_are_the_same(e
 
 
 COLAB = "numpy==2.0.2 pandas==2.2.2 scikit-learn==1.6.1 matplotlib==3.10.0 seaborn==0.13.2 scipy==1.16.3"
-COLAB += " statsmodels==0.14.5 ipython==7.34.0 pydantic filelock pooch pyyaml tqdm"
+COLAB += " statsmodels==0.14.5 ipython==7.34.0 jinja2==3.1.6 pydantic filelock pooch pyyaml tqdm"
 AS_A_SCRIPT = """
 import json, sys
 for cell in json.load(open("notebooks/analysis.ipynb"))["cells"]:
