@@ -12,7 +12,7 @@ from torchvision.datasets import CIFAR10
 from lib.files import outputs_folder
 from lib.train.models import build_model
 from lib.train.run import device_name
-from lib.train.trainer import DTYPES, PLAIN, Trainer, choose_speedups
+from lib.train.trainer import DTYPES, PLAIN, Trainer, choose_speedups, true_float32
 
 # what each contender "without …" lacks, those first that need no compilation of their own
 SPEEDUPS = {
@@ -109,7 +109,7 @@ def time_ratio(times, contender, baseline):
 
 def loss_gap(config, device, precision, steps=8):
     """Largest relative difference of our losses from those of eager fp32 steps in plain layout."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):  # TF32 is no float32
+    with true_float32():
         expected = random_trainer(config, steps, device, "fp32", PLAIN).first_losses(config.seed, steps)
     losses = random_trainer(config, steps, device, precision).first_losses(config.seed, steps)
     return float(np.max(np.abs(losses / expected - 1)))

@@ -11,14 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, redirect_stdout
 
 import numpy as np
-import torch
 
 from lib.data import load_dataset
 from lib.files import STUDIES, StudyError, outputs_folder, read_json, run_folder, write_json
 from lib.launch.pool import StudyProgress, visible_gpus, work
 from lib.train.evaluate import evaluate
 from lib.train.run import Run, make_trainer
-from lib.train.trainer import PLAIN, StepError, gpu_faults_in_words, ladder, seat
+from lib.train.trainer import PLAIN, StepError, gpu_faults_in_words, ladder, seat, true_float32
 
 MARGIN = 1.15  # runs that are this much slower than the slowest so far still finish before the deadline
 LAST_RUNG = 3  # of the ladder
@@ -129,7 +128,7 @@ class _Sequence:
                     self._compare(name, trainer, config, expected[config.arm]["losses"])
 
     def _compare(self, name, trainer, config, losses):
-        with gpu_faults_in_words(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        with gpu_faults_in_words(), true_float32():
             gaps = np.abs(trainer.first_losses(config.seed) / losses - 1)
         early, gap = gaps[:EARLY].max(), gaps.max()
         told = f"{gap:.3%} from a CPU's, the first {EARLY} by {early:.3%}"

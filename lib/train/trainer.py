@@ -50,6 +50,11 @@ def choose_precision(device):
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
+def true_float32():
+    """A context in which a GPU does not compute the convolutions of float32 in TF32, which has three digits."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+
+
 @contextlib.contextmanager
 def gpu_faults_in_words():
     """Raise StudyError in one line for what other processes do to the GPU."""
@@ -297,7 +302,7 @@ class Trainer:
         """
         self.model.eval()
         parts = torch.from_numpy(images).split(PREDICTION_BATCH)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):  # TF32 is no float32
+        with true_float32():
             return torch.cat([self.model(self.normalise(part.to(self.device))) for part in parts]).cpu().numpy()
 
     def state(self):
