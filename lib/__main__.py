@@ -130,8 +130,8 @@ def _analyse(study, name):
 
 
 def _benchmark():
-    from lib.benchmark import benchmark_folder
     from lib.launch.pages import notebook_to_html
+    from lib.train.run import benchmark_folder
     from lib.train.trainer import choose_device
 
     folder = benchmark_folder(choose_device())

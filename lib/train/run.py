@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from lib.data import CLASSES, split_indices
-from lib.files import StudyError, atomic_write, git, lock, read_json, shown, write_json, write_table
+from lib.files import StudyError, atomic_write, git, lock, outputs_folder, read_json, shown, write_json, write_table
 from lib.runs import config_hash, read_summary, save_arrays, stored_logits
 from lib.train.evaluate import fixed_answers, gate_table
 from lib.train.models import build_model, multiply_adds, parameter_count
@@ -255,6 +255,11 @@ def device_name(device):
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def benchmark_folder(device):
+    """outputs/benchmark/<machine>/, named after the processor or GPU."""
+    return outputs_folder("benchmark") / re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
 
 
 def _now():
