@@ -8,7 +8,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from lib.data import cifar10_is_here, load_dataset
+from lib.data import load_dataset
 from lib.files import REPORT, StudyError, data_folder, lock, outputs_folder, shown
 from lib.launch.notebook import execute
 from lib.launch.pool import Pool, check_trainable, missing_runs, slots, visible_gpus
@@ -64,7 +64,7 @@ def _default_study():
     gpus = visible_gpus()
     name = "paper" if gpus else "laptop"
     print(f"no --study given and {'a' if gpus else 'no'} GPU here: taking {name!r}")
-    if missing_runs(load_study(name)) and not cifar10_is_here():
+    if missing_runs(load_study(name)):
         try:
             load_dataset("cifar10")
         except StudyError:

@@ -80,13 +80,8 @@ def load_dataset(name):
 def local_dataset(name):
     """The data set if its images are here and whole, else None; nothing is downloaded and nothing raised."""
     with contextlib.suppress(StudyError, ImportError):  # an archive cannot be opened without torchvision
-        if name == "digits" or cifar10_is_here():
+        if name == "digits" or not _damaged_batches() or _archive_is_whole():
             return load_dataset(name)
-
-
-def cifar10_is_here():
-    """Whether the official CIFAR-10 lies in the data folder, extracted or as the whole archive."""
-    return not _damaged_batches() or _archive_is_whole()
 
 
 def split_indices(labels, validation_images):

@@ -57,16 +57,13 @@ def shown(path):
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def atomic_write(path, write):
-    """Make `path` whole or not at all: `write(file)` fills a binary file that then takes its place.
-
-    Raises StudyError where the folder cannot be written or the disk is full.
-    """
+def atomic_write(path, content):
+    """Write bytes to `path`, whole or not at all; StudyError where the folder cannot be written or the disk is full."""
     partial = path.with_name(f"{path.name}.partial-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("xb") as file:
-            write(file)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -79,8 +76,7 @@ def atomic_write(path, write):
 
 def write_json(path, values):
     """Write plain values as indented JSON, atomically."""
-    text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    atomic_write(path, lambda file: file.write(text.encode()))
+    atomic_write(path, (json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path):
@@ -94,8 +90,7 @@ def read_json(path):
 
 def write_table(path, table):
     """Write a pandas table as CSV without its index, atomically."""
-    text = table.to_csv(index=False, lineterminator="\n")
-    atomic_write(path, lambda file: file.write(text.encode()))
+    atomic_write(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 @contextlib.contextmanager

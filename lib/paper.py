@@ -65,7 +65,7 @@ def write_numbers(path, numbers, results, text):
         if value is not None:
             number = numbers[name][0].format(value).replace("%", r"\,\%").replace("-", "$-$")
             macros += f"\\newcommand{{\\{name}}}{{{number}}}\n"
-    atomic_write(path, lambda file: file.write(macros.encode()))
+    atomic_write(path, macros.encode())
 
 
 def check_claims(claims, results, text):
@@ -97,8 +97,7 @@ def typeset(report_folder):
         pages = int(re.search(r"^Output written on .*\((\d+) page", log, re.MULTILINE)[1])
         if fault := layout_fault(log, pages):
             raise StudyError(f"paper.tex: {fault}")
-        pdf = (folder / "paper.pdf").read_bytes()
-    atomic_write(report_folder / "paper.pdf", lambda file: file.write(pdf))
+        atomic_write(report_folder / "paper.pdf", (folder / "paper.pdf").read_bytes())
     return pages
 
 

@@ -85,7 +85,9 @@ def stored_logits(logits):
 
 def save_arrays(path, **arrays):
     """Write named arrays as a compressed archive without pickles, atomically."""
-    atomic_write(path, lambda file: np.savez_compressed(file, **arrays))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    atomic_write(path, buffer.getvalue())
 
 
 def load_logits(folder):

@@ -50,14 +50,10 @@ class RunConfig(Checked):
             raise ValueError(f"warmup_epochs = {self.warmup_epochs:g} is longer than epochs = {self.epochs}")
         return self
 
-    def to_dict(self):
-        """Plain values, in the order of the fields."""
-        return self.model_dump()
-
     def differences(self, stored):
         """How stored settings differ from these, one text each; settings newer than the run count as their defaults."""
         defaults = {name: field.default for name, field in type(self).model_fields.items() if not field.is_required()}
-        now, then = self.to_dict(), {**defaults, **stored}
+        now, then = self.model_dump(), {**defaults, **stored}
         return [f"{n} {then.get(n)!r} there, {now.get(n)!r} here" for n in now | then if now.get(n) != then.get(n)]
 
 
@@ -73,13 +69,10 @@ def _unique(values):
     return values
 
 
-def _as_seeds(value):
-    return list(range(value)) if type(value) is int else value  # a number of seeds, or a list of them
-
-
 Settings = Annotated[dict[str, object], AfterValidator(_settings_only)]
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
-Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_unique), BeforeValidator(_as_seeds)]
+Counted = BeforeValidator(lambda value: list(range(value)) if type(value) is int else value)  # 3 means 0, 1, 2
+Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_unique), Counted]
 Values = Annotated[list[object], Field(min_length=1), AfterValidator(_unique)]
 
 
@@ -190,7 +183,7 @@ class Study(StudyFile):
         if not settings:
             return config
         try:
-            tried = RunConfig.model_validate(config.to_dict() | settings).to_dict()
+            tried = RunConfig.model_validate(config.model_dump() | settings).to_dict()
             variant = "_".join(["trial", *(f"{setting}_{tried[setting]}" for setting in settings)])
             return RunConfig.model_validate(tried | {"arm": label(arm, variant)})
         except ValueError as error:
@@ -298,7 +291,7 @@ def _config(file, arm, name, seed, settings):
 
 def _tuning_scores(study_name, trials):
     found = {config: read_summary(run_folder(study_name, config.arm, config.seed), config) for config in trials}
-    rows = [trials[config] | config.to_dict() | summary for config, summary in found.items() if summary]
+    rows = [trials[config] | config.model_dump() | summary for config, summary in found.items() if summary]
     return pd.DataFrame(rows, columns=["tuned", "cell", *RunConfig.model_fields, "val_accuracy", "val_loss"])
 
 
@@ -309,7 +302,7 @@ def _winners(file, scores):
     the spread between seeds, pooled over the arm's cells.
     """
     cells, winners = file.tuning.cells, {}
-    recipe = _config(file, file.primary.baseline, "recipe", 0, {}).to_dict()
+    recipe = _config(file, file.primary.baseline, "recipe", 0, {}).model_dump()
     default = {setting: recipe[setting] for setting in file.tuning.grid}
     for arm in file.tuning.arms:
         accuracy = scores[scores["tuned"] == arm].pivot(index="cell", columns="seed", values="val_accuracy")

@@ -59,14 +59,14 @@ def make_run(folder, config, gain_pp=0.0, labels=LABELS, environment=None):
         if any(gate in config.architecture for gate in ("se_", "static")):
             make_gates(folder, rng)
     write_table(folder / "metrics.csv", make_metrics(rng, config, accuracy))
-    write_json(folder / "config.json", config.to_dict())
+    write_json(folder / "config.json", config.model_dump())
     write_json(folder / "environment.json", environment)
     size = {"parameters": round(11_173_962 * config.width**2) + ("se_" in config.architecture) * 87_040}
     size |= {"multiply_adds": round(556_000_000 * config.width**2), "train_seconds": 10.0 * config.epochs}
     origin = {"data_fingerprint": "f" * 64, "data_source": config.dataset, "logits_sha256": "0" * 64}
-    times = {"evaluation_seconds": 5.0, "finished_utc": f"2026-01-01T00:00:{config.seed % 60:02d}+00:00"}
+    times = {"finished_utc": f"2026-01-01T00:00:{config.seed % 60:02d}+00:00"}
     machine = {name: environment[name] for name in ("device", "precision")} | {"fixed_answers": {}}
-    identity = {"config_hash": config_hash(config.to_dict())}
+    identity = {"config_hash": config_hash(config.model_dump())}
     write_json(folder / "summary.json", identity | origin | scores | size | times | machine)
 
 

@@ -9,6 +9,7 @@ import socket
 import tarfile
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
 from lib import data
-from lib.data import cifar10_is_here, human_labels, load_dataset, local_dataset, split_indices
+from lib.data import human_labels, load_dataset, local_dataset, split_indices
 from lib.files import StudyError
 
 ARCHIVE, EXTRACTED = CIFAR10.filename, CIFAR10.base_folder
@@ -110,7 +111,7 @@ def test_extracted_files_are_read_and_stray_files_do_no_harm(official, folder, r
     for stray in (f"{EXTRACTED}/.DS_Store", "notes.txt", ARCHIVE, "cifar10h-probs.npy"):
         (folder / stray).write_text("stray")
     read_only(folder)
-    assert cifar10_is_here() and is_official(load_dataset("cifar10")) and human_labels() is None
+    assert is_official(load_dataset("cifar10")) and human_labels() is None
     dataset = local_dataset("cifar10")
     for array in (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels):
         array.flat[7] ^= 1
@@ -124,9 +125,9 @@ def test_one_line_says_what_to_do_and_the_whole_archive_mends_what_is_damaged(of
     shutil.copytree(official / EXTRACTED, folder / EXTRACTED)
     (folder / EXTRACTED / "data_batch_3").write_bytes(pickle.dumps(Bomb()))
     (folder / ARCHIVE).write_bytes(b"half an archive")
-    assert "data_batch_3" in refusal() and "data_batch_2" not in refusal() and not cifar10_is_here()
+    assert "data_batch_3" in refusal() and "data_batch_2" not in refusal() and local_dataset("cifar10") is None
     shutil.copy(official / ARCHIVE, folder)
-    assert cifar10_is_here() and is_official(load_dataset("cifar10"))
+    assert is_official(load_dataset("cifar10"))
     shutil.rmtree(folder / EXTRACTED)
     (folder / EXTRACTED).mkdir()
     assert is_official(local_dataset("cifar10"))
@@ -138,6 +139,16 @@ def test_an_archive_is_downloaded_and_opened_only_with_the_official_checksum(fol
     shutil.rmtree(folder)
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
     assert ARCHIVE in refusal() and not (folder / EXTRACTED).exists()
+
+
+def test_downloads_go_through_the_proxies_that_are_set(folder, answers, monkeypatch):
+    for owner, name in ((CIFAR10, "url"), (data, "CIFAR10H_URL")):
+        server, file = getattr(owner, name).rsplit("/", 1)
+        monkeypatch.setenv("http_proxy", server)
+        monkeypatch.setattr(owner, name, f"http://files.invalid/{file}")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of the first download
+    assert refusal() and human_labels() is None  # since this one answers as a server does
+    assert {f"http://files.invalid/{name}" for name in (ARCHIVE, "human.npy")} <= set(answers)
 
 
 def test_a_server_that_never_answers_is_given_up(folder, monkeypatch):
@@ -159,7 +170,7 @@ def test_two_processes_at_once_download_once(folder, answers):
 
 
 def test_what_is_not_here_is_neither_downloaded_nor_an_error(folder, answers, monkeypatch):
-    assert local_dataset("digits") and local_dataset("cifar10") is None and not cifar10_is_here()
+    assert local_dataset("digits") and local_dataset("cifar10") is None
     (folder / "file").touch()
     monkeypatch.setenv("STUDY_DATA", str(folder / "file"))
     assert local_dataset("cifar10") is None and answers == []

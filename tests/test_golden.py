@@ -30,7 +30,7 @@ def this_machine():
 @pytest.mark.parametrize("name", GOLDEN["study_runs"])
 def test_a_study_has_the_same_runs_with_the_same_settings(name):
     study = load_study(name)
-    runs = [[config.arm, config.seed, config_hash(config.to_dict())] for config in (*study.runs, *study.awaiting)]
+    runs = [[config.arm, config.seed, config_hash(config.model_dump())] for config in (*study.runs, *study.awaiting)]
     found = {"runs": len(runs), "sha256": hashlib.sha256(json.dumps(runs).encode()).hexdigest()}
     assert found == GOLDEN["study_runs"][name]
 

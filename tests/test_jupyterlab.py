@@ -6,11 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 import matplotlib.font_manager  # makes the list of fonts
 import pandas as pd
 import pytest
+from conftest import wait_until
 
 from lib.files import ROOT, read_json
 
@@ -54,7 +54,7 @@ def page(checkout, tmp_path):
         server = subprocess.Popen(command, cwd=checkout, env=environment, stdout=log, stderr=log)
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 1000})
-            wait_until(page, lambda: any(map(read_json, tmp_path.glob("jpserver-*.json"))))
+            wait_until(lambda: any(map(read_json, tmp_path.glob("jpserver-*.json"))))
             found = read_json(*tmp_path.glob("jpserver-*.json"))
             page.goto(f"{found['url']}lab/tree/notebooks/train.ipynb?token={found['token']}", timeout=PATIENCE)
             page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=PATIENCE)
@@ -63,14 +63,6 @@ def page(checkout, tmp_path):
         finally:
             server.terminate()
             server.wait(60)
-
-
-def wait_until(page, condition):
-    """Wait until condition() holds, letting the page work meanwhile."""
-    deadline = time.monotonic() + PATIENCE / 1000
-    while not condition():
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(200)
 
 
 def choose(page, menu, entry):
@@ -86,7 +78,7 @@ def run_all(page):
     """Run all cells and wait for the last one; no cell may fail."""
     choose(page, "Run", "Run All Cells")
     page.locator(WAITING).first.wait_for(timeout=PATIENCE)
-    wait_until(page, lambda: is_idle(page))
+    wait_until(lambda: is_idle(page))
     assert page.locator(ERROR).all_text_contents() == []
 
 
@@ -107,22 +99,19 @@ def test_a_person_trains_interrupts_goes_on_and_changes_the_gate(page, checkout)
     training, costs = cell(page, "run.save(trainer.train_epoch())"), cell(page, "note := run.stale")
     folder = checkout / "outputs" / "smoke" / "runs" / f"se_resnet18__trial_epochs_{EPOCHS}" / "seed-00"
     choose(page, "Run", "Run All Cells")
-    wait_until(page, lambda: f"3/{EPOCHS} epochs" in printed(training) or page.locator(ERROR).count())
-    wait_until(page, lambda: pictures(training) == 1)
+    wait_until(lambda: f"3/{EPOCHS} epochs" in printed(training) or page.locator(ERROR).count())
+    wait_until(lambda: pictures(training) == 1)
     assert re.search(r"\d\d:\d\d left", printed(training))
-
     choose(page, "Kernel", "Interrupt Kernel")
     page.locator(ERROR).first.wait_for(state="attached", timeout=PATIENCE)
     (line,) = page.locator(ERROR).all_text_contents()
     assert line == "Interrupted: run this again, and it goes on after the last finished epoch"
-    wait_until(page, lambda: is_idle(page))  # the cells that were waiting behind it are given up
-
+    wait_until(lambda: is_idle(page))  # the cells that were waiting behind it are given up
     run_all(page)
     assert f"{EPOCHS}/{EPOCHS} epochs" in printed(training) and len(printed(training).splitlines()) <= 8
     assert pd.read_csv(folder / "metrics.csv")["epoch"].tolist() == list(range(1, EPOCHS + 1))
     assert re.search(r"test accuracy \d+\.\d\d%", printed(page)) and "stale" not in printed(costs)
     assert pictures(page) == 5  # crops, live curve, curves, confusions, mistakes
-
     cell(page, "inspect.getsource(gate)").locator(".jp-InputPrompt").click()
     page.keyboard.press("b")  # a new cell below
     page.keyboard.press("Enter")

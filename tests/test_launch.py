@@ -4,11 +4,12 @@ import threading
 import time
 import types
 
+import pandas as pd
 import pytest
+from conftest import STUDY, write_study
 from made_runs import make_run
-from processes import STUDY, write_study
 
-from lib.files import StudyError, outputs_folder, read_json, run_folder, write_json
+from lib.files import StudyError, outputs_folder, read_json, run_folder, write_json, write_table
 from lib.launch import pages, pool
 from lib.launch.pool import Pool, check_trainable, missing_runs, slots
 from lib.study import load_study
@@ -25,36 +26,27 @@ def folder_of(study, config):
     return run_folder(study.name, config.arm, config.seed)
 
 
-def finish(study, config, train_seconds=1.0, threads=1):
-    """Leave a finished run that has trained for so long with so many threads."""
+def finish(study, config, train_seconds=1.0):
+    """Leave a finished run that has trained for so long with one thread."""
     folder = folder_of(study, config)
     make_run(folder, config)
     write_json(folder / "summary.json", read_json(folder / "summary.json") | {"train_seconds": train_seconds})
-    write_json(folder / "environment.json", read_json(folder / "environment.json") | {"threads": threads})
-
-
-class StandIns:
-    """Stand-ins for training notebooks: `started` holds what each start was given, `train(config)` what it does."""
-
-    def __init__(self, study):
-        self.study, self.started, self.stopped = study, [], []
-        self.train = lambda config: finish(study, config)
-
-    def __call__(self, study, name, config, environment):
-        self.started.append((config, environment))
-        return types.SimpleNamespace(wait=lambda: self.train(config), stop=lambda: self.stopped.append(config))
-
-    def configs(self):
-        return [config for config, _ in self.started]
 
 
 @pytest.fixture
 def notebooks(study, monkeypatch):
-    stand_ins = StandIns(study)
-    monkeypatch.setattr(pool, "run_process", stand_ins)
-    monkeypatch.setattr(pages, "run_process", stand_ins)
+    """Stand-ins for training notebooks: `started` holds what each start was given, `train(config)` what it does."""
+    found = types.SimpleNamespace(started=[], train=lambda config: finish(study, config))
+
+    def run_process(study, name, config, environment):
+        found.started.append((config, environment))
+        return types.SimpleNamespace(wait=lambda: found.train(config))
+
+    found.configs = lambda: [config for config, _ in found.started]
+    monkeypatch.setattr(pool, "run_process", run_process)
+    monkeypatch.setattr(pages, "run_process", run_process)
     monkeypatch.setattr(pool, "POLL_SECONDS", 0.01)
-    return stand_ins
+    return found
 
 
 def work(study, environments=({"OMP_NUM_THREADS": "1"},), seconds=None):
@@ -62,7 +54,13 @@ def work(study, environments=({"OMP_NUM_THREADS": "1"},), seconds=None):
     return Pool(study, "tiny", missing_runs(study), list(environments), deadline).work()
 
 
-def test_runs_are_started_in_the_order_of_the_study_and_none_is_repeated(study, notebooks):
+def test_runs_are_started_in_order_and_those_that_are_finished_or_diverged_not_repeated(study, notebooks):
+    config = study.runs[0]
+    write_json(folder_of(study, config) / "config.json", config.model_dump())
+    write_json(folder_of(study, config) / "failure.json", {"reason": "the loss is nan"})
+    assert missing_runs(study) == list(study.runs[1:])
+    write_json(folder_of(study, config) / "config.json", config.model_dump() | {"epochs": 9})
+    assert missing_runs(study) == list(study.runs)  # for other settings may not diverge
     finish(study, study.runs[1])
     assert work(study) == (0, 0)
     assert notebooks.configs() == [study.runs[0], *study.runs[2:]]
@@ -114,11 +112,15 @@ def test_a_cpu_takes_two_runs_unless_told_otherwise(monkeypatch):
     assert "CUDA_VISIBLE_DEVICES" not in slots([])[0]
 
 
-@pytest.mark.parametrize(("seconds", "full", "short"), [(99, 3, 2), (30, 0, 2), (10, 0, 0)])
-def test_a_time_budget_starts_only_what_fits_and_shorter_runs_instead(seconds, full, short, study, notebooks):
+BUDGETS = [(99, 1, 0, 3, 2), (30, 1, 0, 0, 2), (10, 1, 0, 0, 0), (30, 4, 0, 3, 2), (30, 1, 3, 1, 2)]
+
+
+@pytest.mark.parametrize(("seconds", "threads", "done", "full", "short"), BUDGETS)
+def test_a_time_budget_starts_what_fits_and_shorter_runs_instead(seconds, threads, done, full, short, study, notebooks):
     finish(study, study.runs[0], train_seconds=40)  # a run with four epochs; those of one epoch need a quarter
+    write_table(folder_of(study, study.runs[1]) / "metrics.csv", pd.DataFrame({"epoch": range(1, done + 1)}))
     notebooks.train = lambda config: finish(study, config, train_seconds=10 * config.epochs)
-    failed, left = work(study, seconds=seconds + 5)
+    failed, left = work(study, [{"OMP_NUM_THREADS": str(threads)}], seconds + 5)
     assert (failed, left) == (0, 5 - full - short)
     assert sorted(config.epochs for config in notebooks.configs()) == [1] * short + [4] * full
 
@@ -129,46 +131,15 @@ def test_before_anything_has_finished_one_run_is_started_and_then_judged_by(stud
     assert notebooks.configs() == [study.runs[0]]
 
 
-def test_expected_times_count_threads_and_epochs_that_are_done(study, notebooks):
-    finish(study, study.runs[0], train_seconds=40, threads=1)
-    seconds = pool.NOTEBOOK_SECONDS + pool.MARGIN * 11
-    for threads, epochs, fits in ((1, 0, False), (4, 0, True), (1, 3, True)):
-        metrics = folder_of(study, study.runs[1]) / "metrics.csv"
-        metrics.parent.mkdir(parents=True, exist_ok=True)
-        metrics.write_text("epoch\n" + "1\n" * epochs)
-        judge = Pool(study, "tiny", [], [{"OMP_NUM_THREADS": "1"}], time.monotonic() + seconds)
-        assert judge._fits(study.runs[1], {"OMP_NUM_THREADS": str(threads)}) == fits
-
-
-def test_an_interruption_stops_all_runs_and_starts_no_other(study, notebooks, monkeypatch, capsys):
-    ended = threading.Event()
-
-    def train(config):
-        assert ended.wait(60)
-        raise StudyError("it ended with status -15")
-
-    def interrupt(bar, running, note=""):
-        if len(running) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(pool.StudyProgress, "show", interrupt)
-    notebooks.train = train
-    stop = pool.Pool._stop
-    monkeypatch.setattr(pool.Pool, "_stop", lambda self: (stop(self), ended.set()))
-    with pytest.raises(KeyboardInterrupt):
-        work(study, [{"OMP_NUM_THREADS": "1"}] * 2)
-    assert notebooks.stopped == notebooks.configs() and len(notebooks.started) == 2
-    assert "failed" not in capsys.readouterr().err
-
-
 def test_runs_on_other_images_and_networks_that_cannot_be_built_are_refused(study):
     check_trainable(study, missing_runs(study))
     finish(study, study.runs[0])
     with pytest.raises(StudyError, match="was trained on other images .*set STUDY_OUTPUTS"):
         check_trainable(study, missing_runs(study))
-    configs = [config.model_copy(update={"reduction": 3}) for config in study.runs]
-    with pytest.raises(StudyError, match="reduction = 3"):
-        check_trainable(study, configs)
+    for change, told in (({"reduction": 3}, "reduction = 3"), ({"architecture": "resnet8"}, "you mean 'resnet18'")):
+        configs = [config.model_copy(update=change) for config in study.runs]
+        with pytest.raises(StudyError, match=told):
+            check_trainable(study, configs)
 
 
 def test_each_arm_shows_one_training_and_only_lost_ones_are_executed_again(study, notebooks):
@@ -182,15 +153,6 @@ def test_each_arm_shows_one_training_and_only_lost_ones_are_executed_again(study
     assert notebooks.configs() == [study.run("se_resnet18", 0)]
     assert found == {"resnet18": kept, "se_resnet18": kept.with_name("train-se_resnet18.ipynb")}
     assert (kept.read_text(), found["se_resnet18"].read_text()) == ("kept", "executed")
-
-
-def test_a_diverged_run_is_not_repeated_unless_its_settings_have_changed(study):
-    config = study.runs[0]
-    write_json(folder_of(study, config) / "config.json", config.to_dict())
-    write_json(folder_of(study, config) / "failure.json", {"reason": "the loss is nan"})
-    assert config not in missing_runs(study) and len(missing_runs(study)) == len(study.runs) - 1
-    write_json(folder_of(study, config) / "config.json", config.to_dict() | {"epochs": 9})
-    assert missing_runs(study) == list(study.runs)
 
 
 def test_no_training_page_shows_a_primary_run_before_the_primary_comparison_is_complete(study, notebooks):

@@ -7,7 +7,6 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import SqueezeExcitation
 
-from lib.files import StudyError
 from lib.study import RunConfig
 from lib.train.models import ARCHITECTURES, BasicBlock, SEGate, StaticGate, build_model, multiply_adds, parameter_count
 
@@ -78,13 +77,6 @@ def test_gated_block_and_its_gradients_equal_a_composition_with_torchvisions_gat
         torch.testing.assert_close(one, other.view_as(one))
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("architecture", ["se_resnet18", "se_skip_resnet18"])
-def test_gates_forced_to_one_give_the_plain_network(monkeypatch, architecture, training):
-    monkeypatch.setattr(SEGate, "gate", lambda self, x: torch.ones(x.shape[:2]))
-    assert torch.equal(build(architecture).train(training)(IMAGES), build("resnet18").train(training)(IMAGES))
-
-
 @pytest.mark.parametrize("architecture", ["se_resnet18", "se_skip_resnet18", "static_gate_resnet18"])
 def test_half_scale_is_se_without_an_excitation_and_a_static_gate_before_training(architecture):
     half = "half_scale_skip_resnet18" if "skip" in architecture else "half_scale_resnet18"
@@ -109,10 +101,3 @@ def test_one_seed_gives_all_architectures_the_same_shared_weights_whatever_was_d
     assert not torch.equal(plain["conv1.weight"], build("resnet18", seed=4).conv1.weight)
     wider = ("blocks.6", "blocks.7", "fc") if architecture == "wide_resnet18" else ()
     assert all(torch.equal(plain[name], other[name]) for name in plain if not name.startswith(wider))
-
-
-def test_what_cannot_be_built_is_refused_in_one_line():
-    with pytest.raises(StudyError, match="reduction = 3 does not divide 16 channels"):
-        build("se_resnet18", reduction=3)
-    with pytest.raises(StudyError, match="'resnet8'.*did you mean 'resnet18'"):
-        build("resnet8")

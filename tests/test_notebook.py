@@ -1,10 +1,12 @@
 """Notebooks in processes of their own, and their pages: complete without a network, the same each time."""
 
+from types import SimpleNamespace
+
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from conftest import is_free, wait_until
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from processes import is_free, wait_until
 
 from lib.files import ROOT, StudyError
 from lib.launch import notebook
@@ -43,16 +45,32 @@ def test_parameters_keep_their_types_and_nothing_of_other_notebooks_leaks_in(sta
     monkeypatch.setenv("MPLBACKEND", "nonsense")
     monkeypatch.setenv("PYTHONSTARTUP", "nonsense")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setattr(notebook.sys, "flags", SimpleNamespace(no_user_site=1))  # as run_all.sh starts it
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "mine.py").write_text("print = None")
     parameters = {"study": "001", "arm": "2018", "seed": 7, "settings": {"epochs": 2}}
-    code = "import os\nprint([study, arm, seed, settings], *map(os.environ.get, ('PYTHONSTARTUP', 'JUPYTER_PATH')))"
+    code = "import os\nnames = 'PYTHONSTARTUP', 'JUPYTER_PATH', 'PYTHONNOUSERSITE'\n"
+    code += "print([study, arm, seed, settings], *map(os.environ.get, names))"
     process = start(code, parameters)
     process.wait()
     (printed,) = nbformat.read(process.output, as_version=4).cells[-1].outputs
-    assert printed.text == "['001', '2018', 7, {'epochs': 2}] None None\n"
+    assert printed.text == "['001', '2018', 7, {'epochs': 2}] None None 1\n"
+
+
+def test_a_kernel_may_take_ten_minutes_to_start(tmp_path, monkeypatch):
+    asked = []
+
+    def execute(template, output, parameters, *, start_timeout, **how):
+        asked.append(start_timeout)
+        return new_notebook()
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(variable, "")  # to be restored afterwards
+    notebook._execute("a.ipynb", str(tmp_path / "out.ipynb"), {})
+    assert asked == [600] and (tmp_path / "out.ipynb").exists()
 
 
 @pytest.mark.slow
@@ -82,6 +100,8 @@ def test_what_ends_a_notebook_is_told_in_one_line_and_leaves_no_output(start, tm
         with pytest.raises(StudyError) as caught:
             process.wait()
         assert str(caught.value) == f"{RAISED[code]} (log: {process.log})"
+    with pytest.raises(StudyError, match="cannot write .*set STUDY_OUTPUTS"):
+        NotebookProcess(tmp_path / "a.ipynb", tmp_path / "out.ipynb", process.log / "below" / "log", {})
     assert not (tmp_path / "out").exists()
 
 
@@ -96,12 +116,6 @@ def test_a_killed_execution_is_told_and_leaves_no_kernel(start, tmp_path):
     wait_until(lambda: is_free(tmp_path / "held"))
 
 
-def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(StudyError, match="cannot write .*set STUDY_OUTPUTS"):
-        NotebookProcess(tmp_path / "a.ipynb", tmp_path / "out.ipynb", tmp_path / "file" / "log", {})
-
-
 @pytest.fixture
 def page(tmp_path):
     """A function that turns cells into the parsed HTML page."""
@@ -114,12 +128,8 @@ def page(tmp_path):
     return convert
 
 
-def shown_data(**data):
-    return new_output("display_data", data={name.replace("_", "/", 1): value for name, value in data.items()})
-
-
 def test_a_page_loads_and_runs_nothing(page, tmp_path):
-    figure = shown_data(image_png=PIXEL, text_plain="a figure")
+    figure = new_output("display_data", data={"image/png": PIXEL, "text/plain": "a figure"})
     soup = page(new_markdown_cell("# Heading\n\n## First & more"), new_code_cell("show()", outputs=[figure]))
     assert not soup.find_all(["script", "link", "iframe"])
     assert [image["src"] for image in soup.find_all("img")] == [f"data:image/png;base64,{PIXEL}"]
@@ -131,16 +141,14 @@ def test_a_page_loads_and_runs_nothing(page, tmp_path):
     assert soup.find("nav").find("a")["href"] == f"#{soup.find('h2')['id']}"
 
 
-def test_formulas_become_mathml(page):
+def test_formulas_become_mathml_and_what_is_none_or_cannot_be_converted_stays_readable(page):
     text = "Let $x < 1$ and\n\n$$y = \\frac{1}{2}$$\n\n$$\\begin{aligned} a &= b \\\\ c &= d \\pm e \\end{aligned}$$"
-    soup = page(new_markdown_cell(text), new_code_cell("show()", outputs=[shown_data(text_markdown="$p < 0.05$")]))
+    shown = new_output("display_data", data={"text/markdown": "$p < 0.05$"})
+    soup = page(new_markdown_cell(text), new_code_cell("show()", outputs=[shown]))
     assert [formula["display"] for formula in soup.find_all("math")] == ["inline", "block", "block", "inline"]
     assert [part.text for part in soup.find("mfrac").find_all("mn")] == ["1", "2"]
     assert "±" in [operator.text for operator in soup.find_all("mo")]
     assert "$" not in soup.body.text and "\\" not in soup.body.text
-
-
-def test_what_is_no_formula_or_cannot_be_converted_stays_readable(page):
     code, texts = 'price = "$$5 and $x$"', ("$HOME$", "pay $5", "echo $$ $x$ $$", "a_b_c", "\\nosuchcommand{x}")
     text = new_markdown_cell("`$HOME$`, pay \\$5:\n\n```\necho $$ $x$ $$\n```\n\n$a_b_c$ and $\\nosuchcommand{x}$")
     soup = page(text, new_code_cell(code, outputs=[new_output("stream", text="cost $1 or $2\n")]))

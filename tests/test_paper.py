@@ -1,7 +1,6 @@
 """The paper: its numbers, the claims that guard its sentences, and the faults that keep an old PDF in place."""
 
 import contextlib
-import json
 import re
 import runpy
 import shutil
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from lib.data import OFFICIAL_FINGERPRINT
-from lib.files import REPORT, ROOT, StudyError
+from lib.files import REPORT, ROOT, StudyError, write_json
 from lib.paper import MissingTeXError, build
 
 CLAIMS = runpy.run_path(str(REPORT / "claims.py"))["CLAIMS"]
@@ -19,6 +18,9 @@ PLANNED = {
     "longest": 10,
 }  # fmt: skip
 PLAIN_RATE = {"stage": "plain_rate", "planned": 10, "finished": 0}
+REPLICATED = {"n_pairs": 10, "complete": True, "difference_pp": -0.6, "seed_interval_pp": [-0.8, -0.4]}
+REPLICATED |= {"crossed_interval_pp": [-0.85, -0.35]}
+REPLICATED |= {"brier": {"arm": 0.11, "baseline": 0.1, "interval": [0.005, 0.015]}}
 RESULTS = {  # as lib.analyse.compare.results gives them while the primary comparison is not complete
     "study": "paper",
     "data_source": "cifar10",
@@ -28,22 +30,13 @@ RESULTS = {  # as lib.analyse.compare.results gives them while the primary compa
     "primary": {"n_pairs": 1, "planned_pairs": 10, "complete": False, "difference_pp": None},
     "deviations": [{"deviation": "missing runs", "where": "primary", "count": 17, "detail": "of 20"}],
     "replication": {
-        "primary": {
-            "n_pairs": 10,
-            "complete": True,
-            "difference_pp": -0.6,
-            "seed_interval_pp": [-0.8, -0.4],
-            "crossed_interval_pp": [-0.85, -0.35],
-            "brier": {"arm": 0.11, "baseline": 0.1, "interval": [0.005, 0.015]},
-        },
+        "primary": REPLICATED,
         "stages": [PLAIN_RATE],
         "arms": {"resnet18": {"test_accuracy_mean": 0.93}, "se_resnet18": {"test_accuracy_mean": 0.924}},
     },
 }
 OLD_PDF = b"the last good one"
 DOCUMENT = r"\documentclass{article}\usepackage{iclrstyle,times}\begin{document}\input{numbers}%s\end{document}"
-
-
 needs_tex = pytest.mark.skipif(not all(map(shutil.which, ("latexmk", "pdflatex", "bibtex"))), reason="no TeX")
 
 
@@ -51,9 +44,9 @@ def changed(**primary):
     return RESULTS | {"primary": RESULTS["primary"] | primary}
 
 
-def replicated(**primary):
-    replication = RESULTS["replication"]
-    return RESULTS | {"replication": replication | {"primary": replication["primary"] | primary}}
+def replicated(stages=RESULTS["replication"]["stages"], **primary):
+    replication = RESULTS["replication"] | {"primary": REPLICATED | primary, "stages": stages}
+    return RESULTS | {"replication": replication}
 
 
 def deviating(kind):
@@ -69,10 +62,7 @@ BREAKING = [
     ("SE at its rate of 0.4", replicated(seed_interval_pp=[-0.8, 0.1])),
     ("SE at its rate of 0.4", replicated(crossed_interval_pp=[-0.8, 0.1])),
     ("The Brier score", replicated(brier={"arm": 0.1, "baseline": 0.1, "interval": [-0.005, 0.005]})),
-    (
-        "It is exploratory",
-        RESULTS | {"replication": RESULTS["replication"] | {"stages": [PLAIN_RATE | {"finished": 1}]}},
-    ),
+    ("It is exploratory", replicated(stages=[PLAIN_RATE | {"finished": 1}])),
     ("No decision to stop early", changed(planned_pairs=8)),
     ("The rate 0.2 won", RESULTS | {"winners": None}),
     ("The rate 0.2 won", RESULTS | {"winners": dict.fromkeys(("resnet18", "se_resnet18"), {"learning_rate": 0.2})}),
@@ -99,12 +89,9 @@ def make(report, tmp_path):
     """make(results) builds the paper from these results; number of pages."""
 
     def make(results=RESULTS):
-        studies = {"replication": results["replication"], "paper": results}
-        for name, content in studies.items():
-            path = tmp_path / name / "results.json"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(content), encoding="utf-8")
-        return build(path, report)
+        write_json(tmp_path / "replication" / "results.json", results["replication"])
+        write_json(tmp_path / "paper" / "results.json", results)
+        return build(tmp_path / "paper" / "results.json", report)
 
     return make
 
@@ -152,21 +139,15 @@ def test_a_claim_must_stand_in_the_paper(body, make, write, report):
     assert fault_of(make, report).endswith('a sentence that paper.tex does not have: "SE helps"')
 
 
-def test_a_number_that_does_not_exist_yet_has_no_macro_and_may_not_be_used(make, write, report):
+def test_a_number_is_set_as_tex_needs_it_and_may_not_be_used_before_it_exists(make, write, report):
     write(r"SE gains \Gain{} points.")
     assert r"\Gain" in fault_of(make, report)
     write(r"SE gains \Gains{} points. % \Gain")  # another macro, and a comment
     fault_of(make, report)
     assert numbers_of(report) == {}
-
-
-@pytest.mark.parametrize(
-    "form, value, macro", [("{:+.2f}", -0.125, "$-$0.12"), ("{:+.1f}", 0.25, "+0.2"), ("{:.1%}", 0.9123, r"91.2\,\%")]
-)
-def test_numbers_are_rounded_and_set_as_tex_needs_them(form, value, macro, make, write, report):
-    write(r"\undefined", number=f"'{form}', lambda results: {value}")
+    write(r"\undefined", number="'{:+.1%}', lambda results: -0.91234")
     fault_of(make, report)
-    assert numbers_of(report) == {"Gain": macro}
+    assert numbers_of(report) == {"Gain": r"$-$91.2\,\%"}
 
 
 def test_numbers_of_the_paper_follow_the_results(make, report):
@@ -180,12 +161,10 @@ def test_numbers_of_the_paper_follow_the_results(make, report):
     assert numbers_of(report)["SeedInterval"] == "$-$0.10 to +0.34"
 
 
-def test_results_that_are_not_there_are_named(report, tmp_path):
+def test_without_tex_the_numbers_are_written_and_without_results_nothing(make, report, monkeypatch, tmp_path):
     with pytest.raises(StudyError, match="no .*nowhere.json"):
         build(tmp_path / "nowhere.json", report)
-
-
-def test_without_tex_the_numbers_are_written_and_the_error_is_one_of_its_own(make, report, monkeypatch):
+    assert not (report / "numbers.tex").exists()
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MissingTeXError, match="install"):
         make()
@@ -204,6 +183,10 @@ def test_the_paper_is_built_alike_anywhere_and_any_time(make, report, monkeypatc
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1234567890")
     build(report.with_name("paper") / "results.json", moved)
     assert (moved / "paper.pdf").read_bytes() == first
+    official = r"\ProvidesPackage{iclr2019_conference}\RequirePackage{natbib}\let\bibsep\parskip\stop"
+    (moved / "iclr2019_conference.sty").write_text(official, encoding="utf-8")  # takes the place of ours
+    with pytest.raises(StudyError):
+        build(moved.with_name("paper") / "results.json", moved)
 
 
 @needs_tex
@@ -225,13 +208,6 @@ def test_faults_of_the_paper_are_told_in_one_line(body, fault, make, write, repo
     (report / "broken.bib").write_text("@book{a,\n title = {A\n}\n", encoding="utf-8")
     write(body)
     assert fault in fault_of(make, report)
-
-
-@needs_tex
-def test_official_files_beside_the_paper_take_the_place_of_ours(make, report):
-    stand_in = r"\ProvidesPackage{iclr2019_conference}\RequirePackage{natbib}\let\bibsep\parskip\stop"
-    (report / "iclr2019_conference.sty").write_text(stand_in, encoding="utf-8")
-    fault_of(make, report)
 
 
 def test_the_committed_paper_agrees_with_the_committed_results(report):

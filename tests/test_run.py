@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_config, tiny_dataset
-from processes import wait_until
+from conftest import tiny_config, tiny_dataset, wait_until
 
 from lib.data import split_indices
 from lib.files import ROOT, StudyError, read_json, write_json
@@ -100,7 +99,7 @@ def epochs(monkeypatch):
 
 
 def test_a_run_leaves_its_files_and_a_summary_that_follows_from_them(whole, dataset):
-    assert files(whole) == FILES and read_json(whole / "config.json") == tiny_config().to_dict()
+    assert files(whole) == FILES and read_json(whole / "config.json") == tiny_config().model_dump()
     summary, (logits, labels) = read_json(whole / "summary.json"), load_logits(whole)
     assert summary["test_accuracy"] == np.mean(logits.argmax(1) == labels)
     assert summary["data_fingerprint"] == dataset.fingerprint and (labels == dataset.test_labels).all()
@@ -208,13 +207,13 @@ def test_a_checkpoint_of_other_settings_images_or_networks_is_refused_and_kept(t
         with pytest.raises(StudyError, match="stems from another network .*: go back to it, or delete"):
             each.training(dataset).__enter__()
     assert (tmp_path / "checkpoint.pt").read_bytes() == content
-    assert read_json(tmp_path / "config.json") == tiny_config().to_dict()
+    assert read_json(tmp_path / "config.json") == tiny_config().model_dump()
 
 
 def test_a_checkpoint_in_another_precision_starts_over_and_says_so(tmp_path, monkeypatch, capsys, epochs):
-    monkeypatch.setattr(run, "choose_precision", lambda device: "fp32")
+    monkeypatch.setattr(trainer, "choose_precision", lambda device: "fp32")
     start(tmp_path, 2, precision="auto")
-    monkeypatch.setattr(run, "choose_precision", lambda device: "bf16")
+    monkeypatch.setattr(trainer, "choose_precision", lambda device: "bf16")
     assert finish(tmp_path, precision="auto")["precision"] == "bf16"
     assert "trained in fp32 on cpu, which cannot go on in bf16 on cpu: starting over\n" in capsys.readouterr().out
     assert epochs == [1, 2, 1, 2, 3]
@@ -241,7 +240,7 @@ CHANGED = [
 ALIKE = [
     (SEGate, "averages", lambda self, x: x.mean((2, 3))),
     (StaticGate, "gate", None),  # of another architecture
-    (run, "choose_precision", lambda device: "bf16"),
+    (trainer, "choose_precision", lambda device: "bf16"),
     (evaluate, "Speedups", lambda: Speedups(channels_last=False, fused_optimizer=False)),
 ]
 
@@ -264,8 +263,3 @@ def test_the_record_of_a_run_says_what_is_unknown_and_keeps_earlier_places(tmp_p
     record = read_json(tmp_path / "environment.json")
     assert record.pop("earlier") == [first | {"device_name": "elsewhere"}]
     assert record == first | {"commit": None, "uncommitted_changes": None}
-
-
-def test_a_full_disk_ends_the_run_in_one_line(small_disk):
-    start(small_disk / "seed-00", 1, expected=StudyError)
-    assert files(small_disk / "seed-00") == TUNING_FILES - {"summary.json"}

@@ -1,11 +1,19 @@
+"""What runs leave in their folders, and the tables that the analysis makes of it."""
+
 import numpy as np
+import pandas as pd
 import pytest
-from made_runs import make_run
+from made_runs import ENVIRONMENT, make_run, make_study, small_study
+from scipy import stats
 
 from lib import runs
+from lib.analyse import behaviour, compare, results
 from lib.files import StudyError, read_json, run_folder, shown, write_json
 from lib.runs import config_hash, finished_runs, load_logits, load_table, read_summary
 from lib.study import load_study
+
+TUNING = "tuning: {arms: [resnet18, se_resnet18], seeds: [9], validation_images: 50, grid: {learning_rate: [0.1]}}\n"
+PRIMARY = ("resnet18", "se_resnet18")
 
 
 @pytest.fixture
@@ -56,14 +64,14 @@ def test_a_run_of_other_settings_is_refused_with_what_differs(folder, make_confi
     with pytest.raises(StudyError, match="epochs 3 there, 2 here; learning_rate 0.1 there, 0.2 here") as caught:
         read_summary(folder, make_config(epochs=2, learning_rate=0.2))
     assert str(folder) in str(caught.value) and "seed" not in str(caught.value)
-    store({name: value for name, value in config.to_dict().items() if name != "momentum"})
+    store({name: value for name, value in config.model_dump().items() if name != "momentum"})
     assert read_summary(folder, config)  # the setting is newer than the run: its default was in force
     with pytest.raises(StudyError, match="momentum 0.9 there, 0.5 here"):
         read_summary(folder, make_config(momentum=0.5))
-    store(config.to_dict() | {"dropout": 0.1})
+    store(config.model_dump() | {"dropout": 0.1})
     with pytest.raises(StudyError, match="dropout 0.1 there"):
         read_summary(folder, config)
-    write_json(folder / "config.json", config.to_dict())
+    write_json(folder / "config.json", config.model_dump())
     with pytest.raises(StudyError, match=r"summary\.json .*config\.json"):  # of two different runs
         read_summary(folder, config)
 
@@ -89,3 +97,154 @@ def test_stored_logits_are_close_and_keep_every_prediction(tmp_path, scale):
     np.testing.assert_array_equal(stored.argmax(1), logits.argmax(1))
     best = np.arange(10) == logits.argmax(1)[:, None]
     assert np.abs(stored - logits)[~best].max() <= 1 / 64 and np.abs(stored - logits)[best].max() < 1 / 16
+
+
+def has(*arms, seeds=range(100)):
+    return lambda config: config.arm in arms and config.seed in seeds
+
+
+def row_of(table, deviation):
+    return table[table["deviation"] == deviation].to_dict("records")
+
+
+def test_rows_hold_settings_summary_and_machine_and_logits_are_stacked_in_the_order_of_the_seeds(small):
+    arm = "resnet18__quarter_width"
+    make_study(small, only=has(arm))
+    rows = results.load_runs(small).set_index("seed")
+    logits, labels = results.load_logit_stack(small, arm, [2, 0])
+    assert logits.shape == (2, 1000, 10) and logits.dtype == np.float32 and labels.dtype == np.int64
+    for run, seed in zip(logits, (2, 0), strict=True):
+        np.testing.assert_array_equal(run, load_logits(run_folder(small.name, arm, seed))[0])
+        assert rows.loc[seed, "test_accuracy"] == np.mean(run.argmax(1) == labels)
+    row = rows.loc[3]
+    assert (row["arm"], row["width"], row["epochs"]) == (arm, 0.25, 8)
+    assert (row["kind"], row["training_code"]) == ("AMD EPYC, bf16, torch 2.14.1", "c0de")
+    assert row["precision"] == "bf16"  # what "auto" came to
+    epochs = results.load_metrics(small).groupby(["arm", "seed"])["epoch"].max()
+    assert epochs.to_dict() == {(arm, seed): 8 for seed in range(8)}
+
+
+def test_runs_of_the_tuning_are_no_results(tmp_path):
+    make_study(small := small_study(tmp_path, TUNING), only=lambda config: config.seed == 9)
+    runs = results.load_runs(small)
+    summary = compare.summary(small, runs)
+    assert runs.empty and summary["primary"]["n_pairs"] == 0 and summary["arms"] == {}
+    assert summary["stages"][0] == {"stage": "tuning", "planned": 2, "finished": 2}
+    small = small_study(tmp_path, TUNING)  # with the winners
+    make_study(small, only=lambda config: config.seed == 0)
+    assert set(results.load_runs(small)["seed"]) == {0}
+    assert results.plan(small).iloc[0].tolist() == ["tuning", 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [((False, True), True), ((True, None), True), ((None, False), None), ((False, False), False)],
+)
+def test_uncommitted_code_of_any_part_of_a_run_counts(small, states, expected):
+    first, second = ({"uncommitted_changes": state} for state in states)
+    environment = second | {"earlier": [ENVIRONMENT | first]}
+    make_study(small, only=has("resnet18", seeds=[0]), environment=lambda config: environment)
+    assert results.load_runs(small)["uncommitted_changes"].iloc[0] == expected
+
+
+def test_a_diverged_run_is_named_and_its_seed_does_not_hold_up_the_others(small):
+    make_study(small, only=lambda config: (config.arm, config.seed) != ("se_resnet18", 2))
+    folder = run_folder(small.name, "se_resnet18", 2)
+    write_json(folder / "failure.json", {"reason": "the loss is not finite"})
+    for settings in ({}, {"epochs": 9}):  # a failure of unknown or of other settings excludes nothing
+        write_json(folder / "config.json", small.run("se_resnet18", 2).model_dump() | settings if settings else {})
+        assert not results.primary_is_complete(small)
+    write_json(folder / "config.json", small.run("se_resnet18", 2).model_dump())
+    assert results.primary_is_complete(small) and results.finished_pairs(small) == 5
+    (row,) = row_of(results.deviations(small), "diverged and excluded")
+    assert row["where"] == "se_resnet18 seed 2" and row["detail"] == "the loss is not finite"
+
+
+def test_plan_counts_what_is_there_for_each_stage_and_nothing_finished_is_one_line(small):
+    for load in (results.load_runs, results.load_metrics, results.deviations):
+        with pytest.raises(StudyError, match="run_all.sh"):
+            load(small)
+    assert results.plan(small)["finished"].sum() == 0
+    make_study(small, only=has("resnet18", "static_gate_resnet18__quarter_width", seeds=[0, 1]))
+    assert results.plan(small).to_dict("records") == [
+        {"stage": "primary", "planned": 12, "finished": 2},
+        {"stage": "narrow", "planned": 24, "finished": 2},
+    ]
+    missing = {row["where"]: row["count"] for row in row_of(results.deviations(small), "missing runs")}
+    assert missing == {"primary": 10, "narrow": 22}
+
+
+def test_deviations_count_machines_code_and_unknown_states(small):
+    def environment(config):
+        return {
+            "device_name": "Tesla T4" if config.seed == 0 else "AMD EPYC",
+            "uncommitted_changes": config.seed == 1,
+            "commit": None if config.seed == 2 else "0" * 40,
+            "training_code": "other" if config.seed == 3 else "c0de",
+        }
+
+    make_study(small, environment=environment)
+    table = results.deviations(small)
+    machines = {row["where"]: row["count"] for row in row_of(table, "machine")}
+    assert machines == {"AMD EPYC, bf16, torch 2.14.1": 31, "Tesla T4, bf16, torch 2.14.1": 5}
+    assert {row["where"]: row["count"] for row in row_of(table, "training code")} == {"c0de": 31, "other": 5}
+    for name in ("uncommitted changes", "unknown commit"):
+        counts = {row["where"]: row["count"] for row in row_of(table, name)}
+        assert counts == {config.arm: 1 for config in small.runs}
+    assert row_of(table, "missing runs") == []
+
+
+BEFORE, LATER = "aaa 2025-12-31T22:58:00+01:00\n", "bbb 2026-01-02T00:00:00+00:00\n"
+STARTED = "ccc 2025-12-31T23:59:30+00:00\n"  # the first run was started 80 seconds before 2026-01-01 00:00:00 UTC
+
+
+@pytest.mark.parametrize(
+    ("log", "shallow", "expected"),
+    [
+        (BEFORE, "false", [("before the first", "aaa")]),
+        (LATER + STARTED + BEFORE, "false", [("before the first", "aaa"), ("changed later", "bbb, ccc")]),
+        (LATER + STARTED, "false", [("after the first", "ccc")]),
+        (BEFORE, "true", [("unknown date", "report/preregistration.md")]),
+        (None, None, [("unknown date", "report/preregistration.md")]),
+    ],
+)
+def test_the_preregistration_is_dated_against_the_first_primary_run(small, monkeypatch, log, shallow, expected):
+    make_study(small, only=has(*PRIMARY, seeds=[0]))
+    monkeypatch.setattr(results, "PREREGISTERED", small.name)
+    monkeypatch.setattr(results, "git", lambda command, *_: log if command == "log" else shallow)
+    table = results.deviations(small)
+    rows = table[table["deviation"].str.contains("prereg")].to_dict("records")
+    for row, (deviation, where) in zip(rows, expected, strict=True):
+        assert deviation in row["deviation"] and row["where"] == where
+
+
+def test_measures_of_behaviour_are_compared_pair_by_pair():
+    arm, baseline = np.array([[100, 90], [90, 90], [80, 90]]), np.array([[90, 90], [70, 90], [50, 90]])
+    table = behaviour.paired_table(arm, baseline, pd.Index(["cat", "dog"], name="class"), "_pp")
+    cat, dog = table.loc["cat"], table.loc["dog"]
+    half_width = 4.302652729911275 * 10 / 3**0.5  # of the differences 10, 20, 30; t quantile with 2 degrees of freedom
+    assert (cat["arm"], cat["baseline"], cat["n_pairs"]) == (pytest.approx(90), pytest.approx(70), 3)
+    assert cat[["difference_pp", "low_pp", "high_pp"]].tolist() == pytest.approx([20, 20 - half_width, 20 + half_width])
+    assert dog["difference_pp"] == 0 and dog[["low_pp", "high_pp"]].isna().all()  # equal differences: no interval
+    with pytest.raises(ValueError, match="cannot be paired"):
+        behaviour.paired_table(np.ones((2, 1)), np.ones((1, 1)), pd.Index(["nll"]))
+
+
+def test_gates_and_lesions_are_means_over_the_runs_that_have_them(small):
+    make_study(small, only=lambda config: config.seed < 3)
+    runs, folders = results.load_runs(small), [run_folder(small.name, "se_resnet18", seed) for seed in range(3)]
+    tables = [load_table(folder, "gates.csv").set_index("block") for folder in folders]
+    spreads = [table.loc["block3", "sd_channels"] for table in tables]
+    gates = behaviour.gate_table(small, runs).set_index(["arm", "block"])
+    assert not any(arm.startswith("resnet18") for arm, _ in gates.index)
+    row = gates.loc[("se_resnet18", "block3")]
+    assert (row["n_runs"], row["sd_channels"]) == (3, pytest.approx(np.mean(spreads)))
+    assert row["sd_channels_sd"] == pytest.approx(np.std(spreads, ddof=1))
+    tables = [load_table(folder, "lesions.csv").set_index(["lesion", "block"])["accuracy"] for folder in folders]
+    drops = [100 * (accuracy["none", "none"] - accuracy["shuffled", "all"]) for accuracy in tables]
+    table = behaviour.lesion_table(small, runs).set_index(["arm", "lesion", "block"])
+    row, test = table.loc[("se_resnet18", "shuffled", "all")], stats.ttest_1samp(drops, 0)
+    assert (row["n_runs"], row["drop_pp"]) == (3, pytest.approx(np.mean(drops)))
+    assert (row["low_pp"], row["high_pp"]) == pytest.approx(tuple(test.confidence_interval()))
+    plain = runs[runs["arm"] == "resnet18"]
+    assert behaviour.gate_table(small, plain).empty and behaviour.lesion_table(small, plain).empty

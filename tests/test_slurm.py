@@ -15,7 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from processes import wait_until, write_study
+from conftest import end, wait_until, write_study
 
 from lib.files import ROOT, StudyError, outputs_folder, read_json, run_folder, write_json
 from lib.launch import slurm
@@ -103,7 +103,7 @@ def cluster(monkeypatch, study_file):
         monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
 
         def start(*command, output=subprocess.DEVNULL):
-            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, text=True)
+            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
             stack.callback(process.wait, 30)
             stack.callback(process.terminate)
             return process
@@ -120,26 +120,20 @@ def cluster(monkeypatch, study_file):
         yield lambda *more: start(*command, *more, output=subprocess.PIPE)
 
 
-def finish(process):
-    process.out, process.err = process.communicate(timeout=600)
-    return process
-
-
 def test_the_same_command_completes_what_a_cancelled_job_left(cluster):
     outputs, folder = outputs_folder("tiny"), run_folder("tiny", "resnet18", 0)
     first = cluster("--jobs", "2")
     wait_until((folder / "metrics.csv").exists)
     cancelled = min(jobs_in("RUNNING"))
     subprocess.run(["scancel", cancelled], check=True)
-    finish(first)
+    end(first)
     assert len(queue()) == 4
     lines = [line for line in first.err.splitlines() if line.startswith("failed: ")]
     reason = f"SLURM job {cancelled} ended before the run was complete (CANCELLED)"
     assert first.returncode == 1 and lines == [f"failed: resnet18 seed 0: {reason}"]
     done = {path: path.stat().st_mtime_ns for path in outputs.rglob("summary.json")}
     assert len(done) == 3 and folder / "summary.json" not in done
-
-    second = finish(cluster("--jobs", "2"))
+    second = end(cluster("--jobs", "2"))
     assert second.returncode == 0, second.err
     assert "3 of 4 runs are complete" in second.out and len(queue()) == 5
     summaries = list(outputs.rglob("summary.json"))
@@ -157,22 +151,14 @@ def test_jobs_without_their_command_are_not_doubled_and_ctrl_c_cancels(cluster, 
     command = cluster()
     wait_until(lambda: len(jobs_in("PENDING")) == 4)
     command.send_signal(signal.SIGINT)
-    finish(command)
-    assert command.returncode == 130 and set(queue().values()) == {"CANCELLED"}
+    assert end(command).returncode == 130 and set(queue().values()) == {"CANCELLED"}
 
 
 @pytest.fixture
-def program(tmp_path, monkeypatch):
-    """program(name, script) puts a stand-in in front of the programs that are found."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-    def add(name, script):
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
-
-    return add
+def program(programs, tmp_path, monkeypatch):
+    """program(name=script, …) puts stand-ins in front of the programs that are found."""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return programs
 
 
 def test_runs_whose_jobs_ended_otherwise_are_named_and_the_others_are_not(study, monkeypatch, capsys):
@@ -197,33 +183,27 @@ def test_runs_whose_jobs_ended_otherwise_are_named_and_the_others_are_not(study,
     assert lines == [f"failed: se_resnet18 seed 0: {reason}", "failed: resnet18 seed 1: no luck"]
 
 
-def submission(program, study, tmp_path, **arguments):
-    """What is asked of sbatch for the study's runs, as {option: value}."""
-    program("srun", "exit 1")
-    program("sbatch", f'cp "$1" "{tmp_path}/script"; echo Submitted batch job 7')
-    jobs = slurm._submit(study, "tiny", study.runs, **arguments)
-    assert [job.job_id for job in jobs] == ["7_0", "7_1", "7_2", "7_3"]
-    script = (tmp_path / "script").read_text()
-    assert f"\n{sys.executable} -u -m submitit" in script and "srun" not in script
-    return dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", script, re.MULTILINE))
-
-
 def test_one_array_leaves_all_but_gpus_to_the_user(program, study, tmp_path, monkeypatch):
-    program("sinfo", "test \"$4\" = small && echo 'small|craynetwork:4' || echo 'cpu|(null)\nmain*|gpu:a100:4(S:0-1)'")
-    options = submission(program, study, tmp_path, jobs=2)
+    def asked_of_sbatch(jobs):
+        submitted = slurm._submit(study, "tiny", study.runs, jobs)
+        assert [job.job_id for job in submitted] == ["7_0", "7_1", "7_2", "7_3"]
+        script = (tmp_path / "script").read_text()
+        assert f"\n{sys.executable} -u -m submitit" in script and "srun" not in script
+        return dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", script, re.MULTILINE))
+
+    program(srun="exit 1", sbatch=f'cp "$1" "{tmp_path}/script"; echo Submitted batch job 7')
+    program(sinfo="test \"$4\" = small && echo 'small|craynetwork:4' || echo 'cpu|(null)\nmain*|gpu:a100:4(S:0-1)'")
+    options = asked_of_sbatch(jobs=2)
     assert options["array"] == "0-3%2" and options["gres"] == "gpu:1" and options["chdir"] == str(ROOT)
     assert options["comment"] == str(outputs_folder("tiny"))
     assert not {"partition", "time", "account", "qos", "mem", "cpus-per-task", "wckey"} & set(options)
     monkeypatch.setenv("SBATCH_PARTITION", "small")
-    assert "gres" not in submission(program, study, tmp_path, jobs=1)
+    assert "gres" not in asked_of_sbatch(jobs=1)
 
 
 @pytest.mark.parametrize(("sinfo", "expected"), [("echo 'main*|(null)'", "invalid account"), ("exit 1", "sinfo")])
 def test_jobs_that_slurm_refuses_are_an_error_of_one_line(sinfo, expected, program, study):
-    program("squeue", "exit 0")
-    program("sinfo", sinfo)
-    program("srun", "exit 1")
-    program("sbatch", "echo 'sbatch: error: invalid account' >&2; exit 1")
+    program(squeue="exit 0", sinfo=sinfo, srun="exit 1", sbatch="echo 'sbatch: error: invalid account' >&2; exit 1")
     with pytest.raises(StudyError, match=f"SLURM does not .*{expected}") as caught:
         slurm.run_jobs(study, "tiny", study.runs)
     assert "\n" not in str(caught.value)

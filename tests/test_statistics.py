@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from sklearn.metrics import confusion_matrix, log_loss, recall_score
+from sklearn.metrics import log_loss
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
@@ -27,11 +27,7 @@ def accuracies(points, baseline=0.9):
     return base + np.array(points) / 100, base
 
 
-def random_logits(*shape, scale=2.0):
-    return np.random.default_rng(0).normal(0, scale, shape).astype(np.float32)
-
-
-def test_worked_example_of_a_paired_comparison():
+def test_a_paired_comparison_equals_a_worked_example_and_the_test_for_related_samples():
     result = statistics.paired_comparison([0.95, 0.96, 0.97, 0.94], [0.94, 0.94, 0.94, 0.94])
     # differences 1, 2, 3, 0: mean 1.5, s = √(5/3), t quantile 3.182446 with 3 degrees of freedom
     half_width = 3.182446305284264 * math.sqrt(5 / 3) / 2
@@ -41,9 +37,10 @@ def test_worked_example_of_a_paired_comparison():
     # errors 5, 4, 3, 6 against 6 %: the product of the ratios is 360 / 1296
     assert result["log_error_ratio"] == pytest.approx(math.log(360 / 1296) / 4)
     assert result["relative_error_change_percent"] == pytest.approx(100 * ((360 / 1296) ** 0.25 - 1))
-
-
-def test_a_paired_comparison_agrees_with_the_test_for_related_samples():
+    without_errors = statistics.paired_comparison([1.0, 0.9], [0.8, 0.9])
+    assert without_errors["log_error_ratio"] is without_errors["log_error_ratio_interval"] is None
+    assert without_errors["difference_pp"] == pytest.approx(10)
+    # and scipy's test for related samples
     arm, baseline = np.random.default_rng(0).normal([[0.91], [0.90]], 0.003, (2, 10))
     result, related = statistics.paired_comparison(arm, baseline), stats.ttest_rel(100 * arm, 100 * baseline)
     assert result["p_value"] == pytest.approx(related.pvalue)
@@ -74,12 +71,6 @@ def test_what_the_pairs_cannot_support_is_none(points):
     assert result["n_pairs"] == len(points)
     assert result["difference_pp"] == (pytest.approx(np.mean(points)) if points else None)
     json.dumps(result, allow_nan=False)
-
-
-def test_runs_without_errors_have_no_ratio_of_errors():
-    result = statistics.paired_comparison([1.0, 0.9], [0.8, 0.9])
-    assert result["log_error_ratio"] is result["log_error_ratio_interval"] is None
-    assert result["difference_pp"] == pytest.approx(10)
 
 
 @pytest.mark.parametrize("compare", [statistics.paired_comparison, statistics.crossed_interval])
@@ -126,19 +117,6 @@ def test_tost_is_the_larger_of_two_one_sided_t_tests(margin, mean):
     assert statistics.equivalence_p(differences, margin) == pytest.approx(max(above, below))
 
 
-def simulated_correctness(generator, n, images, seed_spread, image_spread):
-    """Correctness (n, images) of two arms of equal true accuracy over new seeds and new images.
-
-    Each run is right with probability 0.9, ± image_spread on each image for each arm and shifted for each run.
-    """
-    arms = []
-    for _ in range(2):
-        probabilities = 0.9 + image_spread * generator.choice([-1, 1], images)
-        shifts = generator.normal(0, seed_spread, (n, 1)) if seed_spread else 0
-        arms.append(generator.random((n, images), dtype=np.float32) < np.clip(probabilities + shifts, 0, 1))
-    return arms
-
-
 def test_crossed_interval_uses_the_mean_squares_of_a_two_way_analysis_of_variance():
     generator = np.random.default_rng(0)
     arm = generator.random((4, 9)) < np.add.outer([0.9, 0.3, 0.8, 0.5], [0.4, -0.4, 0.3] * 3)
@@ -159,42 +137,31 @@ def test_crossed_interval_of_runs_or_images_that_are_alike_is_the_interval_over_
     interval = statistics.mean_interval(100.0 * (arm.astype(int) - baseline))
     for alike in (lambda runs: np.tile(runs, (6, 1)), lambda runs: np.tile(runs[:, None], 50)):
         assert statistics.crossed_interval(alike(arm), alike(baseline)) == pytest.approx(interval)
-
-
-@pytest.mark.parametrize("shape", [(0, 5), (1, 5), (3, 1), (3, 5)])
-def test_crossed_interval_needs_two_seeds_two_images_and_some_spread(shape):
-    assert statistics.crossed_interval(np.ones(shape, bool), np.zeros(shape, bool)) is None
+    for shape in ((0, 5), (1, 5), (3, 1), (3, 5)):  # without two runs, two images or any spread there is none
+        assert statistics.crossed_interval(np.ones(shape, bool), np.zeros(shape, bool)) is None
 
 
 @pytest.mark.parametrize(("n", "seed_spread", "image_spread"), [(3, 0.05, 0.0), (5, 0.02, 0.1), (10, 0.05, 0.1)])
 def test_crossed_interval_covers_for_new_seeds_and_new_images(n, seed_spread, image_spread):
     generator, studies, covered = np.random.default_rng(n), 400, 0
     for _ in range(studies):
-        low, high = statistics.crossed_interval(*simulated_correctness(generator, n, 200, seed_spread, image_spread))
+        arms = []  # of equal true accuracy: right with probability 0.9, ± image_spread, and shifted for each run
+        for _ in range(2):
+            probabilities = 0.9 + image_spread * generator.choice([-1, 1], 200)
+            shifts = generator.normal(0, seed_spread, (n, 1))
+            arms.append(generator.random((n, 200), dtype=np.float32) < np.clip(probabilities + shifts, 0, 1))
+        low, high = statistics.crossed_interval(*arms)
         covered += low <= 0 <= high
     assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / studies) < covered / studies < 0.995
 
 
-def test_holm_by_hand():
+def test_holm_by_hand_and_a_missing_test_belongs_to_the_family_and_stays_missing():
     assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
-
-def test_a_missing_test_belongs_to_the_family_and_stays_missing():
     assert statistics.holm([None, 0.01, None, 0.2]) == [None, pytest.approx(0.04), None, pytest.approx(0.6)]
     assert statistics.holm([None]) == [None] and statistics.holm([]) == []
 
 
-def test_a_contrast_of_two_cells_is_welchs_test():
-    full, quarter = np.random.default_rng(0).normal([0.1, 0.3], [0.2, 0.5], (12, 2)).T
-    full = full[:7]
-    result = statistics.contrast_of_cells([full, quarter], [1, -1])
-    welch = stats.ttest_ind(full, quarter, equal_var=False)
-    assert result["estimate"] == pytest.approx(full.mean() - quarter.mean())
-    assert (result["p_value"], result["df"]) == (pytest.approx(welch.pvalue), pytest.approx(welch.df))
-    assert result["interval"] == pytest.approx(list(welch.confidence_interval()))
-
-
-def test_slope_is_the_least_squares_line_through_the_means():
+def test_slope_is_the_least_squares_line_through_the_means_and_without_spread_it_is_an_estimate_alone():
     x = np.log2([2, 4, 8, 16, 32])
     cells = [np.random.default_rng(i).normal(0.3 - 0.05 * x[i], 0.2, n) for i, n in enumerate((10, 10, 20, 10, 5))]
     result = statistics.contrast_of_cells(cells, statistics.slope_weights(x))
@@ -206,9 +173,6 @@ def test_slope_is_the_least_squares_line_through_the_means():
     assert result["df"] == pytest.approx(df)
     assert np.ptp(result["interval"]) == pytest.approx(2 * stats.t.ppf(0.975, df) * error)
     assert result["p_value"] == pytest.approx(2 * stats.t.sf(abs(result["estimate"]) / error, df))
-
-
-def test_cells_without_spread_support_an_estimate_alone():
     for cells in ([[0.1], [0.2, 0.3]], [[0.1, 0.1], [0.3, 0.3]]):
         result = statistics.contrast_of_cells(cells, [1, -1])
         assert result.pop("estimate") == pytest.approx(np.mean(cells[0]) - np.mean(cells[1]))
@@ -216,7 +180,7 @@ def test_cells_without_spread_support_an_estimate_alone():
 
 
 def test_scores_of_half_precision_logits_are_computed_in_double_precision():
-    logits, labels = random_logits(300, 10, scale=3).astype(np.float16), np.arange(300) % 10
+    logits, labels = np.random.default_rng(0).normal(0, 3, (300, 10)).astype(np.float16), np.arange(300) % 10
     probabilities = np.exp(logits.astype(float))
     probabilities /= probabilities.sum(1, keepdims=True)
     assert statistics.nll(logits, labels) == pytest.approx(log_loss(labels, probabilities), rel=1e-12)
@@ -225,7 +189,7 @@ def test_scores_of_half_precision_logits_are_computed_in_double_precision():
     assert statistics.nll(np.array([[6e4, -6e4]], np.float16), np.array([1])) == pytest.approx(2 * 59_999, rel=1e-3)
 
 
-def test_reliability_by_hand():
+def test_reliability_by_hand_and_the_calibration_error_that_sums_over_its_bins():
     confidence = np.array([0.6, 0.6, 0.75, 0.9])  # an edge belongs to the bin below
     logits = np.log(np.stack([confidence, 1 - confidence], axis=1))
     table = statistics.reliability(logits, np.array([0, 1, 0, 0]), bins=4)
@@ -233,11 +197,9 @@ def test_reliability_by_hand():
     assert table["accuracy"].tolist()[2:] == pytest.approx([2 / 3, 1])
     assert table["confidence"].tolist()[2:] == pytest.approx([0.65, 0.9])
     assert table.iloc[:2][["accuracy", "confidence"]].isna().all(axis=None)
-
-
-def test_calibration_error_sums_over_bins():
-    logits, labels, expected = random_logits(500, 5), np.arange(500) % 5, 0
-    probabilities = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(1, keepdims=True)
+    # and over the bins of many more images
+    logits, labels, expected = np.random.default_rng(0).normal(0, 2, (500, 5)), np.arange(500) % 5, 0
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     confidence, hit = probabilities.max(1), probabilities.argmax(1) == labels
     for low in np.arange(15) / 15:
         members = (confidence > low) & (confidence <= low + 1 / 15)
@@ -245,14 +207,3 @@ def test_calibration_error_sums_over_bins():
     assert statistics.expected_calibration_error(logits, labels) == pytest.approx(expected)
     runs = np.stack([logits, logits])
     pd.testing.assert_frame_equal(statistics.reliability(runs, labels), statistics.reliability(logits, labels))
-
-
-def test_confusions_and_recalls_agree_with_scikit_learn():
-    labels, *predictions = np.random.default_rng(0).integers(0, 5, (4, 200))
-    for each in (np.array(predictions), predictions[0]):
-        pooled = confusion_matrix(np.resize(labels, each.size), each.ravel(), normalize="true")
-        np.testing.assert_allclose(statistics.confusion_percent(each, labels, 5), 100 * pooled)
-    few_bits = statistics.confusion_percent(np.array([0, 9, 9]), np.array([0, 9, 0], np.uint8), 10)
-    assert few_bits[0, 0] == few_bits[0, 9] == 50 and few_bits[9, 9] == 100 and few_bits.sum() == 200
-    recalls = [100 * recall_score(labels, each, average=None) for each in predictions]
-    np.testing.assert_allclose(statistics.recall_percent(predictions, labels, 5), recalls)

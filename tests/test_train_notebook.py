@@ -4,9 +4,9 @@ import re
 
 import nbformat
 import pytest
+from conftest import STUDY, write_study
 from made_runs import make_run
 from nbclient import NotebookClient
-from processes import STUDY, write_study
 from test_run import execute
 
 from lib.data import load_dataset

@@ -1,12 +1,7 @@
-"""What differs between two arms beyond accuracy: classes, images, calibration, gates. Exploratory, without p-values.
-
-Row i of both arms' arrays is the same seed; arms with different numbers of runs raise ValueError. No torch.
-"""
+"""What differs between two arms beyond accuracy, and what gates do. Exploratory, without p-values; no torch."""
 
 import numpy as np
 import pandas as pd
-from scipy.spatial.distance import cdist, pdist
-from scipy.special import log_softmax
 
 from lib.analyse import statistics
 from lib.files import run_folder
@@ -18,6 +13,7 @@ CONSTANT_SD = 0.001  # of gates over images, below which they count as the same 
 def paired_table(arm, baseline, index, unit=""):
     """One row for each of k measures of n paired runs, (n, k) of either arm; index: their k names, a pandas Index.
 
+    Row i of both is the same seed; ValueError for different shapes.
     Columns arm and baseline (means over runs), difference arm − baseline with its 95 % t interval low, high (NaN for a
     single run or equal differences), n_pairs; in the unit of the measures. unit: end of the names of those three.
     """
@@ -28,69 +24,6 @@ def paired_table(arm, baseline, index, unit=""):
         rows.append((one.mean(), other.mean(), (one - other).mean(), low, high, len(one)))
     change = [f"{name}{unit}" for name in ("difference", "low", "high")]
     return pd.DataFrame(rows, index=index, columns=["arm", "baseline", *change, "n_pairs"])
-
-
-def class_table(predictions_arm, predictions_baseline, labels, classes):
-    """Recall of each class in percent, and its paired difference in points; index class, columns of paired_table.
-
-    predictions: integers (runs, N); labels: integers (N,); classes: names.
-    """
-    arms = predictions_arm, predictions_baseline
-    recalls = [statistics.recall_percent(each, labels, len(classes)) for each in arms]
-    return paired_table(*recalls, pd.Index(classes, name="class"), "_pp")
-
-
-def confusion_difference(predictions_arm, predictions_baseline, labels, classes):
-    """Confusion matrix of the arm − that of the baseline, runs pooled, in points, (classes, classes); rows are true.
-
-    predictions: integers (runs, N); labels: integers (N,); classes: names.
-    """
-    arms = statistics.paired(predictions_arm, predictions_baseline)
-    arm, baseline = (statistics.confusion_percent(each.astype(int), labels, len(classes)) for each in arms)
-    return pd.DataFrame(arm - baseline, pd.Index(classes, name="true"), pd.Index(classes, name="predicted"))
-
-
-def churn(predictions_arm, predictions_baseline):
-    """Share of images, in percent, that two runs classify differently: its mean over pairs of runs, None without pairs.
-
-    same_seed: arm and baseline with the same seed; other_seed: with different seeds; within_arm and within_baseline:
-    two runs of one arm, which is what different arms are to be held against. predictions: integers (runs, N).
-    """
-    arm, baseline = statistics.paired(predictions_arm, predictions_baseline)
-    across, same_seed = cdist(arm, baseline, "hamming"), np.eye(len(arm), dtype=bool)
-    shares = {"same_seed": across[same_seed], "other_seed": across[~same_seed]}
-    shares |= {"within_arm": pdist(arm, "hamming"), "within_baseline": pdist(baseline, "hamming")}
-    return {name: 100 * float(share.mean()) if len(share) else None for name, share in shares.items()}
-
-
-def calibration_table(logits_arm, logits_baseline, labels, human_labels=None):
-    """Calibration of both arms, lower is better; index metric, columns of paired_table.
-
-    nll (nats), brier (0 to 2), ece (0 to 1, 15 bins); with human_labels, float (N, classes), also human_nll, the
-    cross-entropy with what people answer, in nats. logits: float (runs, N, classes); labels: integers (N,).
-    """
-    metrics = {"nll": statistics.nll, "brier": statistics.brier, "ece": statistics.expected_calibration_error}
-    if human_labels is not None:
-        metrics["human_nll"] = lambda run, _: -(human_labels * log_softmax(run.astype(float), axis=1)).sum(1).mean()
-    values = [
-        [[metric(run, labels) for metric in metrics.values()] for run in logits]
-        for logits in (logits_arm, logits_baseline)
-    ]
-    return paired_table(*values, pd.Index(metrics, name="metric"))
-
-
-def disagreements(predictions_arm, predictions_baseline, labels, count):
-    """The at most `count` images that one arm gets right in more runs than the other, the largest difference first.
-
-    Columns index, label, right_arm and right_baseline (shares of runs). predictions: integers (runs, N); labels:
-    integers (N,). Chance alone gives such images too.
-    """
-    arm, baseline = statistics.paired(predictions_arm, predictions_baseline)
-    right_arm, right_baseline = (arm == labels).sum(axis=0), (baseline == labels).sum(axis=0)
-    images = np.argsort(-abs(right_arm - right_baseline), kind="stable")[:count]
-    table = pd.DataFrame({"right_arm": right_arm, "right_baseline": right_baseline}).loc[images] / len(arm)
-    table.insert(0, "label", labels[images])
-    return table[table["right_arm"] != table["right_baseline"]].rename_axis("index").reset_index()
 
 
 def gate_table(study, runs):

@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from lib.analyse import results as record
-from lib.analyse import statistics
+from lib.analyse import results, statistics
 from lib.files import StudyError
 from lib.runs import finished_runs
 from lib.study import label
@@ -78,12 +77,12 @@ def primary(study, runs):
     by_kind: n_pairs, difference_pp, seed_interval_pp for each kind of machine, where there are several. Raises
     StudyError until all planned pairs are finished, and for a mixed pair, which it names.
     """
-    record.refuse_incomplete_primary(study, runs)
-    for seed, origins in mixed_pairs(runs, study.arm, study.baseline, record.primary_seeds(study)).items():
+    results.refuse_incomplete_primary(study)
+    for seed, origins in mixed_pairs(runs, study.arm, study.baseline, results.primary_seeds(study)).items():
         remedy = "delete the folder of one of them and run it again as the other was run"
         raise StudyError(f"{study.baseline} and {study.arm} with seed {seed} are a mixed pair ({origins}): {remedy}")
-    values = pairs(runs, study.arm, study.baseline, record.primary_seeds(study))
-    stacks = [record.load_logit_stack(study, arm, values.index) for arm in (study.arm, study.baseline)]
+    values = pairs(runs, study.arm, study.baseline, results.primary_seeds(study))
+    stacks = [results.load_logit_stack(study, arm, values.index) for arm in (study.arm, study.baseline)]
     arm, baseline = np.array([[statistics.brier(run, labels) for run in logits] for logits, labels in stacks])
     brier = {"arm": arm.mean(), "baseline": baseline.mean(), "difference": (arm - baseline).mean()}
     brier |= {"interval": statistics.mean_interval(arm - baseline), "p_value": statistics.zero_mean_p(arm - baseline)}
@@ -108,7 +107,7 @@ def contrasts(study, runs):
     rows = []
     for arm, baseline, question in _planned_contrasts(study):
         values = pairs(runs, arm, baseline)
-        seeds = record.planned_seeds(study, arm, baseline)
+        seeds = results.planned_seeds(study, arm, baseline)
         p_value = statistics.zero_mean_p(values[arm] - values[baseline]) if len(values) == len(seeds) else None
         rows.append({"question": question, **compare_arms(runs, arm, baseline), "p_value": p_value})
     return _adjusted(rows, [row["n_pairs"] > 0 for row in rows])
@@ -137,7 +136,7 @@ def trends(study, runs):
         cells = {}
         for x, variant in variants.items():
             arms = [label(name, variant) for name in (study.arm, study.baseline)]
-            values = pairs(runs, *arms, None if variant else record.primary_seeds(study))
+            values = pairs(runs, *arms, None if variant else results.primary_seeds(study))
             if len(values) >= CELL_PAIRS:
                 cells[x] = statistics.changes(*(values[name] for name in arms))
         row = {"trend": trend, "x": list(cells), "n_pairs": [len(cell[0]) for cell in cells.values()], "p_value": None}
@@ -154,7 +153,7 @@ def effects(study, runs):
     """Every arm − the baseline of its variant, in every stage with pairs: stage, variant, columns of compare_arms."""
     rows = []
     for stage, variant, arm, baseline in _compared(study):
-        row = compare_arms(runs, arm, baseline, record.primary_seeds(study) if arm == study.arm else stage.seeds)
+        row = compare_arms(runs, arm, baseline, results.primary_seeds(study) if arm == study.arm else stage.seeds)
         rows.append({"stage": stage.name, "variant": variant, **row})
     return pd.DataFrame(rows)[[row["n_pairs"] > 0 for row in rows]]
 
@@ -181,28 +180,28 @@ def mixed_table(study, runs):
 def arm_table(study, runs):
     """Index arm: n_runs, test accuracy (fraction, NaN while withheld; mean, SD), size, mean seconds of training."""
     primary = runs["arm"].isin([study.arm, study.baseline])
-    arms = runs[~primary | runs["seed"].isin(record.primary_seeds(study))].groupby("arm", sort=False)
+    arms = runs[~primary | runs["seed"].isin(results.primary_seeds(study))].groupby("arm", sort=False)
     accuracy = arms["test_accuracy"].agg(["mean", "std"]).set_axis(["test_accuracy_mean", "test_accuracy_sd"], axis=1)
     table = accuracy.join(arms[["parameters", "multiply_adds", "withheld"]].first())
     return table.assign(n_runs=arms.size(), train_seconds_mean=arms["train_seconds"].mean())
 
 
-def results(study, runs):
+def summary(study, runs):
     """The content of results.json: plain values, None for what is missing or withheld. Raises as primary."""
-    complete, (_, _, summary) = record.primary_is_complete(study, runs), finished_runs(study)[0]
-    nothing = {"n_pairs": record.finished_pairs(study, runs), "crossed_interval_pp": None, "brier": None, "by_kind": []}
+    complete, (_, _, first_run) = results.primary_is_complete(study), finished_runs(study)[0]
+    nothing = {"n_pairs": results.finished_pairs(study), "crossed_interval_pp": None, "brier": None, "by_kind": []}
     first = primary(study, runs) if complete else statistics.paired_comparison([], []) | nothing
     names = {"arm": study.arm, "baseline": study.baseline, "planned_pairs": study.planned_pairs, "complete": complete}
     return {
         "study": study.name,
         "title": study.title,
-        **{name: summary[name] for name in ("data_source", "data_fingerprint")},
-        "stages": _plain(record.plan(study)),
+        **{name: first_run[name] for name in ("data_source", "data_fingerprint")},
+        "stages": _plain(results.plan(study)),
         "winners": study.winners,
         "primary": names | first,
         "arms": _plain(arm_table(study, runs), "index"),
         **{table.__name__: _plain(table(study, runs)) for table in (contrasts, trends, effects)},
-        "deviations": [*_plain(record.deviations(study)), *_plain(mixed_table(study, runs))],
+        "deviations": [*_plain(results.deviations(study)), *_plain(mixed_table(study, runs))],
     }
 
 

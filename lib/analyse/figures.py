@@ -86,7 +86,7 @@ def save_figure(figure, folder, name, alt):
     for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=metadata)
-        atomic_write(folder / f"{name}.{kind}", lambda file, content=buffer: file.write(content.getvalue()))
+        atomic_write(folder / f"{name}.{kind}", buffer.getvalue())
     plt.close(figure)
     return Image(buffer.getvalue(), width=round(SCREEN * figure.get_figwidth()), metadata={"alt": alt})
 
@@ -163,19 +163,15 @@ def confusion_matrices(panels, classes):
         for row, column in np.argwhere(np.abs(matrix) >= 0.05):
             value, dark = matrix[row, column], abs(shade[row, column]) > 0.6 * limit
             style = {"fontsize": CELL, "color": "white" if dark else "black"}
-            axis.text(column, row, _cell(value, "+" if diverging else ""), ha="center", va="center", **style)
+            text = f"{value:{'+' * diverging}.{0 if abs(value) >= 9.95 else 1}f}".replace("-", "−")
+            # at most three characters and a sign, for small cells: 95, 1.2, .3, and signed +.3, −1.2
+            axis.text(column, row, re.sub(r"^([+−]?)0\.", r"\1.", text), ha="center", va="center", **style)
         axis.set_xticks(range(len(classes)), classes, rotation=90)
         axis.set_yticks(range(len(classes)), classes if axis is axes[0, 0] else [])
         axis.set(title=title, xlabel="predicted")
         axis.tick_params(length=0)
     axes[0, 0].set_ylabel("true")
     return figure
-
-
-def _cell(value, sign):
-    """At most three characters and a sign, for small cells: 95, 1.2, .3, and signed +.3, −1.2."""
-    text = f"{value:{sign}.{0 if abs(value) >= 9.95 else 1}f}"
-    return re.sub(r"^([+-]?)0\.", r"\1.", text).replace("-", "−")
 
 
 def image_grid(images, titles):

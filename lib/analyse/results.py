@@ -23,11 +23,11 @@ def load_runs(study):
     none is, and as finished_runs does.
     """
     found = _tested(study)
-    rows = [{**config.to_dict(), **summary, **_origin(_environment(folder))} for config, folder, summary in found]
+    rows = [{**config.model_dump(), **summary, **_origin(_environment(folder))} for config, folder, summary in found]
     columns = None if rows else [*RunConfig.model_fields, *MEASURED, *_origin({})]
     runs = pd.DataFrame(rows, columns=columns)
     primary_arms = runs["arm"].isin([study.arm, study.baseline])
-    runs["withheld"] = primary_arms & (not primary_is_complete(study, runs))
+    runs["withheld"] = primary_arms & (not primary_is_complete(study))
     runs.loc[runs["withheld"], ["test_accuracy", "test_loss"]] = np.nan
     return runs
 
@@ -45,7 +45,7 @@ def load_logit_stack(study, arm, seeds):
     comparison is complete.
     """
     if arm in (study.arm, study.baseline):
-        refuse_incomplete_primary(study, load_runs(study))
+        refuse_incomplete_primary(study)
     stack, first = [], None
     for seed in seeds:
         folder = run_folder(study.name, arm, seed)
@@ -98,24 +98,24 @@ def planned_seeds(study, arm, baseline):
     return sorted(set.intersection(*planned))
 
 
-def primary_is_complete(study, runs):
+def primary_is_complete(study):
     """Whether every planned run of the primary comparison is finished, or excluded because it diverged."""
-    done = {*zip(runs["arm"], runs["seed"], strict=True), *((c.arm, c.seed) for c, _, _ in diverged_runs(study))}
+    done = {(config.arm, config.seed) for config, _, _ in (*finished_runs(study), *diverged_runs(study))}
     return done >= set(itertools.product((study.arm, study.baseline), primary_seeds(study)))
 
 
-def refuse_incomplete_primary(study, runs):
+def refuse_incomplete_primary(study):
     """Raise StudyError unless the primary comparison is complete."""
-    if not primary_is_complete(study, runs):
+    if not primary_is_complete(study):
         planned = f"{study.planned_pairs} pairs of the primary comparison are planned"
         remedy = "its difference is not computed before (to end earlier, write the stop into the study file)"
-        raise StudyError(f"{planned}, {finished_pairs(study, runs)} finished: {remedy}")
+        raise StudyError(f"{planned}, {finished_pairs(study)} finished: {remedy}")
 
 
-def finished_pairs(study, runs):
+def finished_pairs(study):
     """Number of planned primary pairs of which both runs are finished."""
-    arms = runs[runs["arm"].isin([study.arm, study.baseline]) & runs["seed"].isin(primary_seeds(study))]
-    return int((arms.groupby("seed")["arm"].nunique() == 2).sum())
+    done = {(config.arm, config.seed) for config, _, _ in finished_runs(study)}
+    return sum({(study.arm, seed), (study.baseline, seed)} <= done for seed in primary_seeds(study))
 
 
 def plan(study):

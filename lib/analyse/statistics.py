@@ -184,18 +184,3 @@ def expected_calibration_error(logits, labels):
     """Mean distance of confidence and accuracy over the bins of reliability, weighted by their shares, 0 to 1."""
     table = reliability(logits, labels)
     return float((table["share"] * (table["accuracy"] - table["confidence"]).abs()).sum())
-
-
-def confusion_percent(predictions, labels, classes):
-    """Share of each true class (row) that was given each class (column), in percent, float (classes, classes).
-
-    predictions: integers (N,) of one run, or (runs, N), then pooled; labels: integers (N,).
-    """
-    pairs = (np.asarray(labels, int) * classes + predictions).ravel()
-    counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    return 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-
-
-def recall_percent(predictions, labels, classes):
-    """Recall in percent of each class in each run, (runs, classes), from predictions (runs, N) and labels (N,)."""
-    return np.array([np.diag(confusion_percent(run, labels, classes)) for run in predictions]).reshape(-1, classes)

@@ -31,6 +31,11 @@ class NotebookProcess:
 
     def __init__(self, template, output, log, parameters, environment=None):
         self.output, self.log = output, log
+        # not what the user has set for other notebooks: kernels, backends, search paths
+        foreign = ("IPYTHON", "JUPYTER", "MATPLOTLIB", "MPLBACKEND", "PYTHON")
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        ours |= {"STUDY_HEADLESS": "1", "PYTHONUTF8": "1"}
+        ours |= {"PYTHONNOUSERSITE": "1"} if sys.flags.no_user_site else {}
         job = json.dumps({"template": str(template), "output": str(output), "parameters": parameters})
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +43,7 @@ class NotebookProcess:
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", __name__, job],
                     cwd=ROOT,
-                    env=_environment() | (environment or {}),
+                    env=ours | (environment or {}),
                     stdin=subprocess.PIPE,  # its end tells the process that this one has ended
                     stdout=file,
                     stderr=subprocess.STDOUT,
@@ -84,13 +89,6 @@ def execute(name, folder, parameters):
     return output
 
 
-def _environment():
-    """The environment without what the user has set for other notebooks: kernels, backends, search paths."""
-    foreign = ("IPYTHON", "JUPYTER", "MATPLOTLIB", "MPLBACKEND", "PYTHON")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return kept | {"STUDY_HEADLESS": "1", "PYTHONUTF8": "1"}
-
-
 def _execute(template, output, parameters):
     """Execute a notebook and write what can be compared with other executions of it; raises whatever it raises."""
     import nbformat
@@ -102,7 +100,7 @@ def _execute(template, output, parameters):
         how = {"kernel_name": "python3", "progress_bar": False, "log_output": True, "coalesce_streams": True}
         how["start_timeout"] = 600  # seconds, for a slow disk or a busy machine
         notebook = papermill.execute_notebook(template, None, parameters, **how)
-    atomic_write(Path(output), lambda file: file.write(nbformat.writes(_without_traces(notebook)).encode()))
+    atomic_write(Path(output), nbformat.writes(_without_traces(notebook)).encode())
 
 
 def _without_traces(notebook):

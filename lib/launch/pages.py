@@ -45,8 +45,7 @@ def ensure_notebooks(study, name):
         if not executed.exists() and not kept.exists():
             run_process(study, name, config, {}).wait()
         if executed.exists():
-            content = executed.read_bytes()
-            atomic_write(kept, lambda file, content=content: file.write(content))
+            atomic_write(kept, executed.read_bytes())
         notebooks[arm] = kept
     return notebooks
 
@@ -67,7 +66,7 @@ def notebook_to_html(notebook_path, html_path, title, fold_code=False):
     sections = re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', page)
     links = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, heading in sections)
     page = page.replace("</h1>", f"</h1>\n<nav><ul>{links}</ul></nav>", 1)
-    atomic_write(html_path, lambda file: file.write(page.encode()))
+    atomic_write(html_path, page.encode())
 
 
 class _MathRenderer(IPythonRenderer):

@@ -91,16 +91,13 @@ class Pool:
                     with self.lock:
                         self.progress.show(list(self.running))
             finally:
-                self._stop()
+                with self.lock:
+                    self.stopped = True
+                    for process in self.running.values():
+                        process.stop()
         for worker in workers:
             worker.result()
         return self.progress.failed, len(self.waiting)
-
-    def _stop(self):
-        with self.lock:
-            self.stopped = True
-            for process in self.running.values():
-                process.stop()
 
     def _work_in(self, slot):
         while (config := self._next(slot)) is not None:

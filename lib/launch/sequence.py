@@ -16,8 +16,8 @@ from lib.data import load_dataset
 from lib.files import STUDIES, StudyError, outputs_folder, read_json, run_folder, write_json
 from lib.launch.pool import StudyProgress, visible_gpus, work
 from lib.train.evaluate import evaluate
-from lib.train.run import Run, make_trainer
-from lib.train.trainer import PLAIN, StepError, gpu_faults_in_words, ladder, seat, true_float32
+from lib.train.run import Run
+from lib.train.trainer import PLAIN, StepError, gpu_faults_in_words, ladder, make_trainer, seat, true_float32
 
 MARGIN = 1.15  # runs that are this much slower than the slowest so far still finish before the deadline
 LAST_RUNG = 3  # of the ladder
@@ -120,21 +120,18 @@ class _Sequence:
     def check(self, configs):
         """Raise StudyError unless the first steps have the losses of the reference: plain in fp32, fast, restarted."""
         needed = set(map(seat, configs)) - set(self.trainers)
-        expected = read_json(reference_path(self.study)) or {}
+        expected = read_json(STUDIES / f"{self.study.name}.losses.json") or {}
         for config in self.study.runs:
             if expected.get(config.arm, {}).get("seed") == config.seed and seat(config) in needed:
                 plain, fast = plain_trainer(config, self.dataset), self.trainer(config)
                 for name, trainer in (("plain", plain), ("fast", fast), ("restarted", fast)):
-                    self._compare(name, trainer, config, expected[config.arm]["losses"])
-
-    def _compare(self, name, trainer, config, losses):
-        with gpu_faults_in_words(), true_float32():
-            gaps = np.abs(trainer.first_losses(config.seed) / losses - 1)
-        early, gap = gaps[:EARLY].max(), gaps.max()
-        told = f"{gap:.3%} from a CPU's, the first {EARLY} by {early:.3%}"
-        print(f"{config.arm}: losses of the {name} step differ by {told}", file=sys.stderr)
-        if not (gap <= TOLERANCE and (early <= EARLY_TOLERANCE or trainer.precision != "fp32")):
-            raise StudyError(f"the {name} step of {config.arm} has other losses than it should: not trained")
+                    with gpu_faults_in_words(), true_float32():
+                        gaps = np.abs(trainer.first_losses(config.seed) / expected[config.arm]["losses"] - 1)
+                    early, gap = gaps[:EARLY].max(), gaps.max()
+                    told = f"{gap:.3%} from a CPU's, the first {EARLY} by {early:.3%}"
+                    print(f"{config.arm}: losses of the {name} step differ by {told}", file=sys.stderr)
+                    if not (gap <= TOLERANCE and (early <= EARLY_TOLERANCE or trainer.precision != "fp32")):
+                        raise StudyError(f"the {name} step of {config.arm} has other losses than a CPU's: not trained")
 
 
 def plain_trainer(config, dataset):
@@ -142,14 +139,10 @@ def plain_trainer(config, dataset):
     return make_trainer(config.model_copy(update={"precision": "fp32"}), dataset, lambda *_: [PLAIN])
 
 
-def reference_path(study):
-    """Where the losses of the first steps of a study are kept."""
-    return STUDIES / f"{study.name}.losses.json"
-
-
 def write_reference(study):
     """Compute these losses for the first run of each seat; to be called on a CPU, whenever a step is to change."""
     firsts = {seat(config): config for config in reversed(study.runs)}.values()
     trainers = {config.arm: plain_trainer(config, load_dataset(config.dataset)) for config in firsts}
     losses = {arm: (each.config.seed, each.first_losses(each.config.seed)) for arm, each in trainers.items()}
-    write_json(reference_path(study), {arm: {"seed": s, "losses": list(values)} for arm, (s, values) in losses.items()})
+    reference = {arm: {"seed": seed, "losses": list(values)} for arm, (seed, values) in losses.items()}
+    write_json(STUDIES / f"{study.name}.losses.json", reference)

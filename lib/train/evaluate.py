@@ -68,39 +68,26 @@ def gated_blocks(model):
     return {f"block{number}": block.gate for number, block in blocks if hasattr(block.gate, "gate")}
 
 
-def predict_with_gates(trainer, images):
-    """Logits (N, classes) of the network as it is, and its gates {block: float32 (N, C)}."""
-    parts = {block: [] for block in gated_blocks(trainer.model)}
-    logits = _predict_hooked(trainer, images, {block: partial(_record, gates) for block, gates in parts.items()})
-    return logits, {block: torch.cat(gates).numpy() for block, gates in parts.items()}
+def predict_with_gates(trainer, images, replaced=None):
+    """Logits (N, classes) and gates {block: float32 (N, C)}; replaced: {block: gates (N, C) to scale by instead}."""
+    used, replaced = {}, replaced or {}
 
+    def hook(block, module, inputs, output):
+        (x,), parts = inputs, used.setdefault(block, [])
+        if block in replaced:
+            passed = sum(map(len, parts))  # images, since the network sees them part by part
+            gates = torch.tensor(replaced[block][passed : passed + len(x)], device=x.device, dtype=x.dtype)
+            output = x * gates[:, :, None, None]
+        else:
+            gates = module.gate(x)
+        parts.append(gates.float().cpu())
+        return output
 
-def _predict_hooked(trainer, images, hooks):
-    """Logits (N, classes) with forward hooks on the gates of some blocks, {block: hook}."""
-    modules = gated_blocks(trainer.model)
     with ExitStack() as stack:
-        for block, hook in hooks.items():
-            stack.enter_context(modules[block].register_forward_hook(hook))
-        return trainer.predict(images)
-
-
-def _record(parts, module, inputs, output):
-    """Forward hook that appends the gates of each part of the images to `parts`."""
-    parts.append(module.gate(inputs[0]).float().cpu())
-
-
-def _replacer(gates):
-    """Forward hook that scales the input by other gates (N, C), row by image; it counts the images that have passed."""
-    passed = 0
-
-    def hook(module, inputs, output):
-        nonlocal passed
-        (x,) = inputs
-        part = torch.tensor(gates[passed : passed + len(x)], device=x.device, dtype=x.dtype)
-        passed += len(x)
-        return x * part[:, :, None, None]
-
-    return hook
+        for block, gate in gated_blocks(trainer.model).items():
+            stack.enter_context(gate.register_forward_hook(partial(hook, block)))
+        logits = trainer.predict(images)
+    return logits, {block: torch.cat(parts).numpy() for block, parts in used.items()}
 
 
 def lesions(trainer, dataset):
@@ -123,8 +110,8 @@ def lesions(trainer, dataset):
     for lesion, replacements in disturbed.items():
         one_at_a_time = {block: {block: replacement} for block, replacement in replacements.items()}
         for block, replaced in (one_at_a_time | {"all": replacements}).items():
-            hooks = {each: _replacer(values) for each, values in replaced.items()}
-            rows.append({"lesion": lesion, "block": block, **score(_predict_hooked(trainer, images, hooks), labels)})
+            logits, _ = predict_with_gates(trainer, images, replaced)
+            rows.append({"lesion": lesion, "block": block, **score(logits, labels)})
     return rows
 
 
@@ -134,11 +121,6 @@ def derangement(n):
     permutation = np.empty(n, int)
     permutation[cycle] = np.roll(cycle, 1)
     return permutation
-
-
-def gate_table(gates, labels):
-    """The statistics of the gates {block: float32 (N, C)} of a network, a row a block; labels: integers (N,)."""
-    return pd.DataFrame([{"block": block, **gate_statistics(values, labels)} for block, values in gates.items()])
 
 
 def gate_statistics(gates, labels, permutations=20):

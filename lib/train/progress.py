@@ -19,7 +19,7 @@ class RunProgress:
         """Show all rows of metrics so far."""
         if os.environ.get("STUDY_HEADLESS"):
             if rows:
-                print(self._line(rows), flush=True)
+                print(_line(rows, self.config.epochs), flush=True)
             return
         from IPython.display import Markdown, display  # not everywhere where there is no notebook
 
@@ -41,15 +41,6 @@ class RunProgress:
         if self.bar is not None:
             self.bar.close()
 
-    def _line(self, rows):
-        row, epochs = rows[-1], self.config.epochs
-        seconds_left = (epochs - row["epoch"]) * sum(r["train_seconds"] for r in rows) / len(rows)
-        return (
-            f"epoch {row['epoch']:3d} of {epochs}   loss {row['train_loss']:.3f}   "
-            f"training accuracy {row['train_accuracy']:.1%}   {row['images_per_second']:,.0f} images/s   "
-            f"{seconds_left / 60:.1f} min left"
-        )
-
     def _draw(self, rows):
         import matplotlib.pyplot as plt
 
@@ -58,3 +49,10 @@ class RunProgress:
         figure = learning_curves(pd.DataFrame(rows).assign(arm=self.config.arm, seed=self.config.seed))
         plt.close(figure)
         return figure
+
+
+def _line(rows, epochs):
+    row, seconds = rows[-1], sum(row["train_seconds"] for row in rows) / len(rows)
+    told = f"loss {row['train_loss']:.3f}   training accuracy {row['train_accuracy']:.1%}"
+    minutes_left = f"{(epochs - row['epoch']) * seconds / 60:.1f} min left"
+    return f"epoch {row['epoch']:3d} of {epochs}   {told}   {row['images_per_second']:,.0f} images/s   {minutes_left}"

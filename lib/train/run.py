@@ -17,21 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.data import CLASSES, split_indices
+from lib.data import CLASSES
 from lib.files import StudyError, atomic_write, git, lock, outputs_folder, read_json, shown, write_json, write_table
 from lib.runs import config_hash, read_summary, save_arrays, stored_logits
-from lib.train.evaluate import fixed_answers, gate_table
-from lib.train.models import build_model, multiply_adds, parameter_count
+from lib.train.evaluate import fixed_answers, gate_statistics
+from lib.train.models import multiply_adds, parameter_count
 from lib.train.progress import RunProgress
-from lib.train.trainer import (
-    DivergedError,
-    Trainer,
-    choose_device,
-    choose_precision,
-    fastest_trainer,
-    gpu_faults_in_words,
-    ladder,
-)
+from lib.train.trainer import DivergedError, gpu_faults_in_words, make_trainer
 
 CHECKPOINT_SECONDS = 20  # training time between checkpoints, so that saving stays a small share of it
 ANSWER_TOLERANCE = 0.01  # of the largest answer; platforms and versions of torch differ by less than a tenth of it
@@ -85,7 +77,7 @@ class Run:
                 raise Interrupted("run this again, and it goes on after the last finished epoch") from None
             except DivergedError as error:
                 if not self.config.validation_images:
-                    write_json(self.folder / "failure.json", {"reason": str(error), "finished_utc": _now()})
+                    write_json(self.folder / "failure.json", {"reason": str(error)})
                     raise
                 self._write_summary({"val_accuracy": 0.0, "val_loss": None, "diverged": str(error)})
             finally:
@@ -108,9 +100,11 @@ class Run:
             labels = evaluation.labels.astype(np.uint8)
             save_arrays(self.folder / "test_logits.npz", logits=stored_logits(evaluation.logits), labels=labels)
         if evaluation.gates is not None:
-            write_table(self.folder / "gates.csv", gate_table(evaluation.gates, evaluation.labels))
+            gates = evaluation.gates.items()
+            table = [{"block": block, **gate_statistics(values, evaluation.labels)} for block, values in gates]
+            write_table(self.folder / "gates.csv", pd.DataFrame(table))
             write_table(self.folder / "lesions.csv", evaluation.lesions)
-        self._write_summary(evaluation.scores | {"evaluation_seconds": time.perf_counter() - self._saved})
+        self._write_summary(evaluation.scores)
 
     def _start(self, dataset, trainer):
         config, self._trainer = self.config, trainer or make_trainer(self.config, dataset)
@@ -122,7 +116,7 @@ class Run:
         self._resume()
         model = self._trainer.model
         self._costs = {"parameters": parameter_count(model), "multiply_adds": multiply_adds(model)}
-        write_json(self.folder / "config.json", config.to_dict())
+        write_json(self.folder / "config.json", config.model_dump())
         self._write_environment()
         self._progress.show(self.rows)
         return self._trainer
@@ -132,7 +126,7 @@ class Run:
 
     def _save_checkpoint(self, state, rows):
         content = {
-            "config": self.config.to_dict(),
+            "config": self.config.model_dump(),
             "fingerprint": self._data["data_fingerprint"],
             "machine": self._machine,
             "fixed_answers": self._answers,
@@ -141,7 +135,7 @@ class Run:
         }
         buffer = io.BytesIO()  # torch.save itself tells of a full disk in words that nobody understands
         torch.save(content, buffer)
-        atomic_write(self.folder / "checkpoint.pt", lambda file: file.write(buffer.getbuffer()))
+        atomic_write(self.folder / "checkpoint.pt", buffer.getbuffer())
         self._saved, self._unsaved = time.perf_counter(), None
 
     def _resume(self):
@@ -179,32 +173,18 @@ class Run:
 
     def _write_summary(self, scores):
         self.summary = {
-            "config_hash": config_hash(self.config.to_dict()),
+            "config_hash": config_hash(self.config.model_dump()),
             **self._data,
             **scores,
             **self._costs,
             "train_seconds": sum(row["train_seconds"] for row in self.rows),
             **self._machine,
             "fixed_answers": self._answers,
-            "finished_utc": _now(),
+            "finished_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         write_json(self.folder / "summary.json", self.summary)
         for left in ("checkpoint.pt", "failure.json"):
             (self.folder / left).unlink(missing_ok=True)
-
-
-def make_trainer(config, dataset, rungs=ladder):
-    """The Trainer of a run on the best device here; rungs(device, precision): Speedups to try until a step works."""
-    device = choose_device()
-    precision = choose_precision(device) if config.precision == "auto" else config.precision
-    train, _ = split_indices(dataset.train_labels, config.validation_images)
-    arrays = dataset.train_images[train], dataset.train_labels[train]
-
-    def make(speedups):
-        model = build_model(config, len(dataset.classes))
-        return Trainer(config, model, *arrays, device, precision, speedups)
-
-    return fastest_trainer(make, rungs(device, precision))
 
 
 def _agree(answers, others):
@@ -215,12 +195,16 @@ def _agree(answers, others):
 
 def describe_environment(trainer):
     """What a run is trained on, for environment.json: versions, device, threads, code; no host or user names."""
+    packages = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
     told = os.environ.get("STUDY_COMMIT")  # of a copy, whatever history lies beside it
     changes = None if told else git("status", "--porcelain", "--", "lib", "notebooks")
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": packages,
         "device": trainer.device.type,
         "device_name": device_name(trainer.device),
         "precision": trainer.precision,
@@ -231,13 +215,6 @@ def describe_environment(trainer):
         "commit": told or git("rev-parse", "HEAD"),
         "uncommitted_changes": None if changes is None else bool(changes),
     }
-
-
-def _version(package):
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _training_code():
@@ -260,7 +237,3 @@ def device_name(device):
 def benchmark_folder(device):
     """outputs/benchmark/<machine>/, named after the processor or GPU."""
     return outputs_folder("benchmark") / re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
-
-
-def _now():
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from lib.data import split_indices
 from lib.files import StudyError
 from lib.train.augment import EpochPlan, Normalise, crop_and_flip, pad, plan_epoch
 from lib.train.models import build_model
@@ -61,11 +62,10 @@ def gpu_faults_in_words():
     try:
         yield
     except RuntimeError as error:
-        for words, problem in GPU_FAULTS.items():
-            if words in str(error):
-                advice = "nvidia-smi shows what runs there, CUDA_VISIBLE_DEVICES takes another GPU"
-                raise StudyError(f"{problem}: {advice}") from None
-        raise
+        if not (known := [problem for words, problem in GPU_FAULTS.items() if words in str(error)]):
+            raise
+        advice = "nvidia-smi shows what runs there, CUDA_VISIBLE_DEVICES takes another GPU"
+        raise StudyError(f"{known[0]}: {advice}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Replayed:
 
 def seat(config):
     """What runs must have in common to be trained one after another in one compiled, captured step."""
-    return tuple((name, value) for name, value in config.to_dict().items() if name not in OWN)
+    return tuple((name, value) for name, value in config.model_dump().items() if name not in OWN)
 
 
 def learning_rate_at(step, steps, warmup_steps, peak):
@@ -318,3 +318,17 @@ class Trainer:
             if own.get("momentum_buffer") is not None:
                 own["momentum_buffer"].copy_(saved["momentum_buffer"])
         self.epoch = state["epoch"]
+
+
+def make_trainer(config, dataset, rungs=ladder):
+    """The Trainer of a run on the best device here; rungs(device, precision): Speedups to try until a step works."""
+    device = choose_device()
+    precision = choose_precision(device) if config.precision == "auto" else config.precision
+    train, _ = split_indices(dataset.train_labels, config.validation_images)
+    arrays = dataset.train_images[train], dataset.train_labels[train]
+
+    def make(speedups):
+        model = build_model(config, len(dataset.classes))
+        return Trainer(config, model, *arrays, device, precision, speedups)
+
+    return fastest_trainer(make, rungs(device, precision))
