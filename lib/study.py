@@ -183,7 +183,7 @@ class Study(StudyFile):
         if not settings:
             return config
         try:
-            tried = RunConfig.model_validate(config.model_dump() | settings).to_dict()
+            tried = RunConfig.model_validate(config.model_dump() | settings).model_dump()
             variant = "_".join(["trial", *(f"{setting}_{tried[setting]}" for setting in settings)])
             return RunConfig.model_validate(tried | {"arm": label(arm, variant)})
         except ValueError as error:
@@ -245,7 +245,7 @@ def _problem(error):
         return f"line {error.problem_mark.line + 1}: {error.problem}"
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
-    problem = error.errors()[0]
+    problem = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # which tells of a misspelt one
     place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     if problem["type"] == "extra_forbidden":
         models = {"primary": Primary, "tuning": Tuning, "stages": Stage, "stop": Stop}

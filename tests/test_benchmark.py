@@ -1,6 +1,8 @@
 """The benchmark's check of the step, and the whole notebook on a network that takes no time."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -8,21 +10,21 @@ import papermill
 import pytest
 
 from lib.files import NOTEBOOKS, ROOT, StudyError, outputs_folder
-from lib.train.trainer import Trainer
+from lib.train.trainer import Speedups, Trainer
 
 NOTEBOOK = NOTEBOOKS / "benchmark.ipynb"
+SOURCES = [cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
 TINY = {"width": 1 / 16, "batch_size": 32, "rounds": 2, "steps": 3, "workers": 1}
 
 
 @pytest.fixture
 def check_the_step():
     """A function that executes the notebook, here, to the end of its check of the step."""
-    sources = [cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
-    last = next(index for index, source in enumerate(sources) if "raise StudyError" in source)
+    last = next(index for index, source in enumerate(SOURCES) if "raise StudyError" in source)
 
     def run():
         names = {}
-        for source in sources[1 : last + 1]:  # the first is for Colab
+        for source in SOURCES[1 : last + 1]:  # the first is for Colab
             exec(source, names)
             if "rounds" in names:
                 names.update(TINY)
@@ -41,6 +43,16 @@ def test_our_steps_stay_close_to_the_plain_ones_and_a_wrong_step_ends_the_benchm
     monkeypatch.setattr(Trainer, "_loss", wrong)
     with pytest.raises(StudyError, match="something else"):
         check_the_step()
+
+
+@pytest.mark.parametrize(("gpu", "fused", "taken"), [(True, True, 2), (True, False, 1), (False, True, 3)])
+def test_each_speedup_that_the_device_has_is_taken_away_alone(gpu, fused, taken):
+    (source,) = [source for source in SOURCES if source.startswith("taken_away")]
+    device = SimpleNamespace(type="cuda" if gpu else "cpu")
+    names = {"device": device, "chosen": Speedups(True, fused, gpu, gpu and fused), "precision": "bf16"}
+    names |= {"trainers": {"ours": 0}, "trainer": lambda *_, **how: how, "dataclasses": dataclasses}
+    exec(source, names | {"everyday": dict, "resident": dict})
+    assert len(names["trainers"]) == 1 + taken
 
 
 @pytest.mark.slow

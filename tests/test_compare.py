@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from lib.analyse import compare
 from lib.analyse.results import load_logit_stack, load_runs
-from lib.files import StudyError, run_folder
+from lib.files import StudyError, run_folder, write_json
 from lib.study import load_study
 
 BASE, SE = "resnet18", "se_resnet18"
@@ -219,10 +219,11 @@ def test_a_cell_counts_from_five_pairs_and_a_trend_from_two_cells(small):
 
 def test_effects_hold_every_arm_against_the_baseline_of_its_variant(paper):
     table = compare.effects(paper, load_runs(paper)).set_index(["stage", "arm"])
-    assert len(table) == 13 and not any(name.startswith("p_") for name in table)
+    assert len(table) == 14 and not any(name.startswith("p_") for name in table)
     row = table.loc[("controls", STATIC)]
     assert (row["baseline"], row["n_pairs"], row["width"]) == (NARROW, 10, 0.25)
     assert table.loc[("narrow", NARROW_SE), "n_pairs"] == 20
+    assert table.loc[("plain_rate", compare.SE_AT_PLAIN_RATE), "baseline"] == NARROW  # there is none at SE's own rate
     assert table.loc[("literal", "se_skip_resnet18"), ["baseline", "n_pairs"]].tolist() == [BASE, 5]
     assert table.loc[("length", "se_resnet18__quarter_width_16_epochs"), "difference_pp"] == pytest.approx(5, abs=0.6)
 
@@ -263,3 +264,13 @@ def test_logits_of_another_run_are_refused(small):
     mine.write_bytes(other.read_bytes())
     with pytest.raises(StudyError, match="se_resnet18/seed-00"):
         compare.summary(small, load_runs(small))
+
+
+def test_an_arm_of_which_all_runs_have_diverged_leaves_nothing_to_compare(small):
+    make_study(small)
+    for seed in range(6):
+        folder = run_folder(small.name, SE, seed)
+        (folder / "summary.json").unlink()
+        write_json(folder / "failure.json", {"reason": "the loss is nan"})
+    primary = compare.summary(small, load_runs(small))["primary"]
+    assert (primary["complete"], primary["n_pairs"], primary["difference_pp"]) == (True, 0, None)

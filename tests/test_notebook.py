@@ -130,9 +130,11 @@ def page(tmp_path):
 
 def test_a_page_loads_and_runs_nothing(page, tmp_path):
     figure = new_output("display_data", data={"image/png": PIXEL, "text/plain": "a figure"})
+    figure.metadata["image/png"] = {"alt": 'a curve that "falls"'}
     soup = page(new_markdown_cell("# Heading\n\n## First & more"), new_code_cell("show()", outputs=[figure]))
     assert not soup.find_all(["script", "link", "iframe"])
-    assert [image["src"] for image in soup.find_all("img")] == [f"data:image/png;base64,{PIXEL}"]
+    (image,) = soup.find_all("img")
+    assert (image["src"], image["alt"]) == (f"data:image/png;base64,{PIXEL}", 'a curve that "falls"')
     styles = " ".join(style.text for style in soup.find_all("style"))
     assert "@import" not in styles and "url(http" not in styles
     policy = soup.find("meta", {"http-equiv": "Content-Security-Policy"})["content"]

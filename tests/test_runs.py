@@ -7,7 +7,7 @@ from made_runs import ENVIRONMENT, make_run, make_study, small_study
 from scipy import stats
 
 from lib import runs
-from lib.analyse import behaviour, compare, results
+from lib.analyse import compare, gates, results, statistics
 from lib.files import StudyError, read_json, run_folder, shown, write_json
 from lib.runs import config_hash, finished_runs, load_logits, load_table, read_summary
 from lib.study import load_study
@@ -136,15 +136,12 @@ def test_runs_of_the_tuning_are_no_results(tmp_path):
     assert results.plan(small).iloc[0].tolist() == ["tuning", 2, 2]
 
 
-@pytest.mark.parametrize(
-    ("states", "expected"),
-    [((False, True), True), ((True, None), True), ((None, False), None), ((False, False), False)],
-)
-def test_uncommitted_code_of_any_part_of_a_run_counts(small, states, expected):
-    first, second = ({"uncommitted_changes": state} for state in states)
+@pytest.mark.parametrize("one, two, both", [(False, True, True), (True, None, True), (None, False, None), (False,) * 3])
+def test_uncommitted_code_of_any_part_of_a_run_counts(small, one, two, both):
+    first, second = ({"uncommitted_changes": state} for state in (one, two))
     environment = second | {"earlier": [ENVIRONMENT | first]}
     make_study(small, only=has("resnet18", seeds=[0]), environment=lambda config: environment)
-    assert results.load_runs(small)["uncommitted_changes"].iloc[0] == expected
+    assert results.load_runs(small)["uncommitted_changes"].iloc[0] == both
 
 
 def test_a_diverged_run_is_named_and_its_seed_does_not_hold_up_the_others(small):
@@ -166,22 +163,16 @@ def test_plan_counts_what_is_there_for_each_stage_and_nothing_finished_is_one_li
             load(small)
     assert results.plan(small)["finished"].sum() == 0
     make_study(small, only=has("resnet18", "static_gate_resnet18__quarter_width", seeds=[0, 1]))
-    assert results.plan(small).to_dict("records") == [
-        {"stage": "primary", "planned": 12, "finished": 2},
-        {"stage": "narrow", "planned": 24, "finished": 2},
-    ]
+    assert results.plan(small).to_numpy().tolist() == [["primary", 12, 2], ["narrow", 24, 2]]
     missing = {row["where"]: row["count"] for row in row_of(results.deviations(small), "missing runs")}
     assert missing == {"primary": 10, "narrow": 22}
 
 
 def test_deviations_count_machines_code_and_unknown_states(small):
     def environment(config):
-        return {
-            "device_name": "Tesla T4" if config.seed == 0 else "AMD EPYC",
-            "uncommitted_changes": config.seed == 1,
-            "commit": None if config.seed == 2 else "0" * 40,
-            "training_code": "other" if config.seed == 3 else "c0de",
-        }
+        changed = {"device_name": "AMD EPYC" if config.seed else "Tesla T4", "uncommitted_changes": config.seed == 1}
+        commit, code = None if config.seed == 2 else "0" * 40, "other" if config.seed == 3 else "c0de"
+        return changed | {"commit": commit, "training_code": code}
 
     make_study(small, environment=environment)
     table = results.deviations(small)
@@ -198,16 +189,15 @@ BEFORE, LATER = "aaa 2025-12-31T22:58:00+01:00\n", "bbb 2026-01-02T00:00:00+00:0
 STARTED = "ccc 2025-12-31T23:59:30+00:00\n"  # the first run was started 80 seconds before 2026-01-01 00:00:00 UTC
 
 
-@pytest.mark.parametrize(
-    ("log", "shallow", "expected"),
-    [
-        (BEFORE, "false", [("before the first", "aaa")]),
-        (LATER + STARTED + BEFORE, "false", [("before the first", "aaa"), ("changed later", "bbb, ccc")]),
-        (LATER + STARTED, "false", [("after the first", "ccc")]),
-        (BEFORE, "true", [("unknown date", "report/preregistration.md")]),
-        (None, None, [("unknown date", "report/preregistration.md")]),
-    ],
-)
+DATED = [
+    (BEFORE, "false", [("before the first", "aaa")]),
+    (LATER + STARTED + BEFORE, "false", [("before the first", "aaa"), ("changed later", "bbb, ccc")]),
+    (LATER + STARTED, "false", [("after the first", "ccc")]),
+]
+DATED += [(*how, [("unknown date", "report/preregistration.md")]) for how in ((BEFORE, "true"), (None, None))]
+
+
+@pytest.mark.parametrize(("log", "shallow", "expected"), DATED)
 def test_the_preregistration_is_dated_against_the_first_primary_run(small, monkeypatch, log, shallow, expected):
     make_study(small, only=has(*PRIMARY, seeds=[0]))
     monkeypatch.setattr(results, "PREREGISTERED", small.name)
@@ -218,16 +208,16 @@ def test_the_preregistration_is_dated_against_the_first_primary_run(small, monke
         assert deviation in row["deviation"] and row["where"] == where
 
 
-def test_measures_of_behaviour_are_compared_pair_by_pair():
+def test_measures_are_compared_pair_by_pair():
     arm, baseline = np.array([[100, 90], [90, 90], [80, 90]]), np.array([[90, 90], [70, 90], [50, 90]])
-    table = behaviour.paired_table(arm, baseline, pd.Index(["cat", "dog"], name="class"), "_pp")
+    table = statistics.paired_table(arm, baseline, pd.Index(["cat", "dog"], name="class"), "_pp")
     cat, dog = table.loc["cat"], table.loc["dog"]
     half_width = 4.302652729911275 * 10 / 3**0.5  # of the differences 10, 20, 30; t quantile with 2 degrees of freedom
     assert (cat["arm"], cat["baseline"], cat["n_pairs"]) == (pytest.approx(90), pytest.approx(70), 3)
     assert cat[["difference_pp", "low_pp", "high_pp"]].tolist() == pytest.approx([20, 20 - half_width, 20 + half_width])
     assert dog["difference_pp"] == 0 and dog[["low_pp", "high_pp"]].isna().all()  # equal differences: no interval
     with pytest.raises(ValueError, match="cannot be paired"):
-        behaviour.paired_table(np.ones((2, 1)), np.ones((1, 1)), pd.Index(["nll"]))
+        statistics.paired_table(np.ones((2, 1)), np.ones((1, 1)), pd.Index(["nll"]))
 
 
 def test_gates_and_lesions_are_means_over_the_runs_that_have_them(small):
@@ -235,16 +225,16 @@ def test_gates_and_lesions_are_means_over_the_runs_that_have_them(small):
     runs, folders = results.load_runs(small), [run_folder(small.name, "se_resnet18", seed) for seed in range(3)]
     tables = [load_table(folder, "gates.csv").set_index("block") for folder in folders]
     spreads = [table.loc["block3", "sd_channels"] for table in tables]
-    gates = behaviour.gate_table(small, runs).set_index(["arm", "block"])
-    assert not any(arm.startswith("resnet18") for arm, _ in gates.index)
-    row = gates.loc[("se_resnet18", "block3")]
+    table = gates.gate_table(small, runs).set_index(["arm", "block"])
+    assert not any(arm.startswith("resnet18") for arm, _ in table.index)
+    row = table.loc[("se_resnet18", "block3")]
     assert (row["n_runs"], row["sd_channels"]) == (3, pytest.approx(np.mean(spreads)))
     assert row["sd_channels_sd"] == pytest.approx(np.std(spreads, ddof=1))
     tables = [load_table(folder, "lesions.csv").set_index(["lesion", "block"])["accuracy"] for folder in folders]
     drops = [100 * (accuracy["none", "none"] - accuracy["shuffled", "all"]) for accuracy in tables]
-    table = behaviour.lesion_table(small, runs).set_index(["arm", "lesion", "block"])
+    table = gates.lesion_table(small, runs).set_index(["arm", "lesion", "block"])
     row, test = table.loc[("se_resnet18", "shuffled", "all")], stats.ttest_1samp(drops, 0)
     assert (row["n_runs"], row["drop_pp"]) == (3, pytest.approx(np.mean(drops)))
     assert (row["low_pp"], row["high_pp"]) == pytest.approx(tuple(test.confidence_interval()))
     plain = runs[runs["arm"] == "resnet18"]
-    assert behaviour.gate_table(small, plain).empty and behaviour.lesion_table(small, plain).empty
+    assert gates.gate_table(small, plain).empty and gates.lesion_table(small, plain).empty

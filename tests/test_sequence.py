@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -136,7 +137,7 @@ def test_both_runs_of_a_pair_start_only_if_both_fit(study, monkeypatch):
 @pytest.mark.parametrize(("step", "factor"), [(3, 1.002), (7, 1.02)])
 def test_the_first_steps_must_have_the_losses_of_the_reference(study, tmp_path, step, factor):
     study = load_study(str(write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 2, learning_rate: 0.01"))))
-    sequence.write_reference(study)
+    runpy.run_path(str(ROOT / ".ci" / "reference.py"))["write_reference"](study)
     reference = read_json(sequence.STUDIES / f"{study.name}.losses.json")
     assert {arm: len(each["losses"]) for arm, each in reference.items()} == {"resnet18": 8, "se_resnet18": 8}
     assert run_all(study, seconds=600) == (0, 0)

@@ -8,7 +8,7 @@ import pandas as pd
 from lib.analyse import results, statistics
 from lib.files import StudyError
 from lib.runs import finished_runs
-from lib.study import label
+from lib.study import SEPARATOR, label
 
 CONTRASTS = (  # of report/preregistration.md: arm, baseline, question
     ("se_resnet18__quarter_width", "static_gate_resnet18__quarter_width", "does looking at the image matter?"),
@@ -163,7 +163,16 @@ def _compared(study):
     for stage in study.stages:
         for variant, arm in itertools.product(stage.variants, stage.arms):
             if arm != study.baseline:
-                yield stage, variant, label(arm, variant), label(study.baseline, variant)
+                yield stage, variant, label(arm, variant), _baseline(study, arm, variant)
+
+
+def _baseline(study, arm, variant):
+    """The baseline in the same variant; where none is planned, the first one with equal width and epochs."""
+    planned = {config.arm: config for config in reversed((*study.runs, *study.awaiting))}
+    one, same = planned[label(arm, variant)], label(study.baseline, variant)
+    names = [same] if same in planned else [name for name in planned if name.split(SEPARATOR)[0] == study.baseline]
+    alike = [n for n in names if (planned[n].width, planned[n].epochs) == (one.width, one.epochs)]
+    return alike[-1] if alike else same
 
 
 def mixed_table(study, runs):
@@ -188,9 +197,10 @@ def arm_table(study, runs):
 
 def summary(study, runs):
     """The content of results.json: plain values, None for what is missing or withheld. Raises as primary."""
-    complete, (_, _, first_run) = results.primary_is_complete(study), finished_runs(study)[0]
-    nothing = {"n_pairs": results.finished_pairs(study), "crossed_interval_pp": None, "brier": None, "by_kind": []}
-    first = primary(study, runs) if complete else statistics.paired_comparison([], []) | nothing
+    complete = results.primary_is_complete(study) and not runs["withheld"].any()  # or one has finished just now
+    (_, _, first_run), n_pairs = finished_runs(study)[0], results.finished_pairs(study)
+    nothing = {"n_pairs": n_pairs, "crossed_interval_pp": None, "brier": None, "by_kind": []}
+    first = primary(study, runs) if complete and n_pairs else statistics.paired_comparison([], []) | nothing
     names = {"arm": study.arm, "baseline": study.baseline, "planned_pairs": study.planned_pairs, "complete": complete}
     return {
         "study": study.name,

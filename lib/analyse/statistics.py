@@ -104,6 +104,21 @@ def paired(arm, baseline):
     return arm, baseline
 
 
+def paired_table(arm, baseline, index, unit=""):
+    """One row for each of k measures of n paired runs, (n, k) of either arm; index: their k names, a pandas Index.
+
+    Columns arm and baseline (means over runs), n_pairs, and the difference arm − baseline with its 95 % t interval low,
+    high (NaN for a single run or equal differences), with `unit` at the end. ValueError for different shapes.
+    """
+    arm, baseline = paired(arm, baseline)
+    rows = []
+    for one, other in zip(arm.T, baseline.T, strict=True):
+        low, high = mean_interval(one - other) or (np.nan, np.nan)
+        rows.append((one.mean(), other.mean(), (one - other).mean(), low, high, len(one)))
+    change = [f"{name}{unit}" for name in ("difference", "low", "high")]
+    return pd.DataFrame(rows, index=index, columns=["arm", "baseline", *change, "n_pairs"])
+
+
 def crossed_interval(correct_arm, correct_baseline):
     """Interval [low, high] of the difference arm − baseline (pp) for new seeds and new images at once.
 

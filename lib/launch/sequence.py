@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, redirect_stdout
 import numpy as np
 
 from lib.data import load_dataset
-from lib.files import STUDIES, StudyError, outputs_folder, read_json, run_folder, write_json
+from lib.files import STUDIES, StudyError, outputs_folder, read_json, run_folder
 from lib.launch.pool import StudyProgress, visible_gpus, work
 from lib.train.evaluate import evaluate
 from lib.train.run import Run
@@ -137,12 +137,3 @@ class _Sequence:
 def plain_trainer(config, dataset):
     """A trainer in fp32 without speed-ups."""
     return make_trainer(config.model_copy(update={"precision": "fp32"}), dataset, lambda *_: [PLAIN])
-
-
-def write_reference(study):
-    """Compute these losses for the first run of each seat; to be called on a CPU, whenever a step is to change."""
-    firsts = {seat(config): config for config in reversed(study.runs)}.values()
-    trainers = {config.arm: plain_trainer(config, load_dataset(config.dataset)) for config in firsts}
-    losses = {arm: (each.config.seed, each.first_losses(each.config.seed)) for arm, each in trainers.items()}
-    reference = {arm: {"seed": seed, "losses": list(values)} for arm, (seed, values) in losses.items()}
-    write_json(STUDIES / f"{study.name}.losses.json", reference)

@@ -69,7 +69,7 @@ def gated_blocks(model):
 
 
 def predict_with_gates(trainer, images, replaced=None):
-    """Logits (N, classes) and gates {block: float32 (N, C)}; replaced: {block: gates (N, C) to scale by instead}."""
+    """Logits (N, classes) and gates {block: float32 (N, C)}; replaced: of these blocks, the gates to use instead."""
     used, replaced = {}, replaced or {}
 
     def hook(block, module, inputs, output):
@@ -84,8 +84,9 @@ def predict_with_gates(trainer, images, replaced=None):
         return output
 
     with ExitStack() as stack:
-        for block, gate in gated_blocks(trainer.model).items():
-            stack.enter_context(gate.register_forward_hook(partial(hook, block)))
+        modules = gated_blocks(trainer.model)
+        for block in replaced or modules:
+            stack.enter_context(modules[block].register_forward_hook(partial(hook, block)))
         logits = trainer.predict(images)
     return logits, {block: torch.cat(parts).numpy() for block, parts in used.items()}
 

@@ -1,4 +1,4 @@
-"""What differs between two arms beyond accuracy, and what gates do. Exploratory, without p-values; no torch."""
+"""What the gates of trained networks do, and what disturbing them costs; no torch."""
 
 import numpy as np
 import pandas as pd
@@ -8,22 +8,6 @@ from lib.files import run_folder
 from lib.runs import load_table
 
 CONSTANT_SD = 0.001  # of gates over images, below which they count as the same for every image
-
-
-def paired_table(arm, baseline, index, unit=""):
-    """One row for each of k measures of n paired runs, (n, k) of either arm; index: their k names, a pandas Index.
-
-    Row i of both is the same seed; ValueError for different shapes.
-    Columns arm and baseline (means over runs), difference arm − baseline with its 95 % t interval low, high (NaN for a
-    single run or equal differences), n_pairs; in the unit of the measures. unit: end of the names of those three.
-    """
-    arm, baseline = statistics.paired(arm, baseline)
-    rows = []
-    for one, other in zip(arm.T, baseline.T, strict=True):
-        low, high = statistics.mean_interval(one - other) or (np.nan, np.nan)
-        rows.append((one.mean(), other.mean(), (one - other).mean(), low, high, len(one)))
-    change = [f"{name}{unit}" for name in ("difference", "low", "high")]
-    return pd.DataFrame(rows, index=index, columns=["arm", "baseline", *change, "n_pairs"])
 
 
 def gate_table(study, runs):
