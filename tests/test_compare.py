@@ -268,8 +268,7 @@ def test_logits_of_another_run_are_refused(small):
 
 def test_an_arm_of_which_all_runs_have_diverged_leaves_nothing_to_compare(small):
     make_study(small)
-    for seed in range(6):
-        folder = run_folder(small.name, SE, seed)
+    for folder in (run_folder(small.name, SE, seed) for seed in range(6)):
         (folder / "summary.json").unlink()
         write_json(folder / "failure.json", {"reason": "the loss is nan"})
     primary = compare.summary(small, load_runs(small))["primary"]

@@ -99,7 +99,13 @@ def _execute(template, output, parameters):
             os.environ[what] = scratch
         how = {"kernel_name": "python3", "progress_bar": False, "log_output": True, "coalesce_streams": True}
         how["start_timeout"] = 600  # seconds, for a slow disk or a busy machine
-        notebook = papermill.execute_notebook(template, None, parameters, **how)
+        for attempt in (1, 2, 3):  # kernels that start at the same time may choose the same port
+            try:
+                notebook = papermill.execute_notebook(template, None, parameters, **how)
+                break
+            except RuntimeError as error:
+                if attempt == 3 or "died before replying" not in str(error):
+                    raise
     atomic_write(Path(output), nbformat.writes(_without_traces(notebook)).encode())
 
 

@@ -21,7 +21,10 @@ class RunProgress:
             if rows:
                 print(_line(rows, self.config.epochs), flush=True)
             return
-        from IPython.display import Markdown, display  # not everywhere where there is no notebook
+        import matplotlib.pyplot as plt  # none of these where there is no notebook
+        from IPython.display import Markdown, display
+
+        from lib.analyse.figures import learning_curves
 
         if self.bar is None:
             # the place of the curve, above the bar: output between two states of the bar would tear it in two
@@ -31,7 +34,9 @@ class RunProgress:
             self.bar = tqdm(total=self.config.epochs, initial=len(rows), **how)
         self.bar.update(len(rows) - self.bar.n)
         if rows and self.curve:  # None outside a notebook
-            self.curve.update(self._draw(rows))
+            figure = learning_curves(pd.DataFrame(rows).assign(arm=self.config.arm, seed=self.config.seed))
+            plt.close(figure)
+            self.curve.update(figure)
         if len(rows) == self.config.epochs:
             self.close()
             print("trained, now evaluated …", flush=True)
@@ -40,15 +45,6 @@ class RunProgress:
         """Leave the bar as it is."""
         if self.bar is not None:
             self.bar.close()
-
-    def _draw(self, rows):
-        import matplotlib.pyplot as plt
-
-        from lib.analyse.figures import learning_curves
-
-        figure = learning_curves(pd.DataFrame(rows).assign(arm=self.config.arm, seed=self.config.seed))
-        plt.close(figure)
-        return figure
 
 
 def _line(rows, epochs):

@@ -248,10 +248,7 @@ class Trainer:
         }
 
     def first_losses(self, seed, steps=8):
-        """Losses float64 (steps,) of the first steps with this seed and a small learning rate, whatever the run's own.
-
-        Afterwards the trainer is at the start of its own run.
-        """
+        """Losses float64 (steps,) of first steps with this seed and a low learning rate; then the trainer starts anew."""
         own, sums = self.config, [0.0]
         self.restart(own.model_copy(update=FIRST_STEPS | {"seed": seed}))
         self.model.train()
