@@ -248,7 +248,7 @@ class Trainer:
         }
 
     def first_losses(self, seed, steps=8):
-        """Losses float64 (steps,) of first steps with this seed and a low learning rate; then the trainer starts anew."""
+        """Losses float64 (steps,) of first steps with this seed and a low learning rate; then the trainer is as new."""
         own, sums = self.config, [0.0]
         self.restart(own.model_copy(update=FIRST_STEPS | {"seed": seed}))
         self.model.train()
