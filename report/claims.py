@@ -50,8 +50,8 @@ NUMBERS = {
     "ReplicationDifference": ("{:+.2f}", replicated("difference_pp")),
     "ReplicationSeedInterval": ("{0[0]:+.2f} to {0[1]:+.2f}", replicated("seed_interval_pp")),
     "ReplicationCrossedInterval": ("{0[0]:+.2f} to {0[1]:+.2f}", replicated("crossed_interval_pp")),
-    "ReplicationPlain": ("{:.2f}", replicated_accuracy("resnet18")),
-    "ReplicationSE": ("{:.2f}", replicated_accuracy("se_resnet18")),
+    "ReplicationPlain": ("{:.1f}", replicated_accuracy("resnet18")),
+    "ReplicationSE": ("{:.1f}", replicated_accuracy("se_resnet18")),
     "ReplicationPlainBrier": ("{:.4f}", lambda results: results["replication"]["primary"]["brier"]["baseline"]),
     "ReplicationSEBrier": ("{:.4f}", lambda results: results["replication"]["primary"]["brier"]["arm"]),
 }
