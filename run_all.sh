@@ -10,7 +10,7 @@ while [ -L "$script" ]; do
 done
 root=$(cd "$(dirname "$script")" && pwd -P)
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 # whatever pip.conf says
-unset PYTHONHOME PYTHONPATH # which are about another Python
+unset PYTHONHOME PYTHONPATH CDPATH # which are about another Python, and other folders
 export PYTHONNOUSERSITE=1   # nor do packages in ~/.local count, which conda's Python would see
 
 usage() {

@@ -29,7 +29,7 @@ def main(arguments=None):
             return _benchmark()
         name = options.study or _default_study()
         if name.endswith((".yaml", ".yml")):
-            name = str(Path(name).resolve())
+            name = str(Path(name).expanduser().resolve())
         study = load_study(name)
         with lock(outputs_folder(study.name), f"study {study.name!r}"):
             return _run(study, name, options)
@@ -50,7 +50,7 @@ def _options(arguments):
     parser.add_argument("--time-budget", type=float, metavar="MINUTES")
     options, words = parser.parse_known_args(arguments)
     for word in words:
-        known = word in (*study_names(), "benchmark")
+        known = word in (*study_names(), "benchmark") or word.endswith((".yaml", ".yml"))
         parser.error(f"unknown word {word!r}: {f'did you mean --study {word}?' if known else 'see --help'}")
     if any(number is not None and number <= 0 for number in (options.jobs, options.time_budget)):
         parser.error("--jobs and --time-budget must be more than 0")
@@ -117,7 +117,7 @@ def _analyse(study, name):
 
     print("analysis …")
     folder = outputs_folder(study.name)
-    execute("analysis", folder, {"study": name})
+    execute("analysis", folder, {"study": name, "arm": "", "baseline": ""})
     page = write_pages(study, name)
     print(f"results: {shown(folder / 'results.json')}; to read: {shown(page)}")
     if study.name == "paper" and not os.environ.get("STUDY_OUTPUTS"):  # the paper is about outputs/ alone

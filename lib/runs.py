@@ -58,15 +58,17 @@ def finished_runs(study):
 
     Raises StudyError when they do not all stem from the same images.
     """
-    found = []
+    found, folders = [], {}
     for config in study.runs:
         folder = run_folder(study.name, config.arm, config.seed)
         summary = read_summary(folder, config)
         if summary is None:
             continue
-        if found and summary["data_fingerprint"] != found[0][2]["data_fingerprint"]:
-            raise StudyError(f"{shown(folder)} and {shown(found[0][1])} saw different images: move one of them away")
         found.append((config, folder, summary))
+        folders.setdefault(summary["data_fingerprint"], []).append(shown(folder))
+    if len(folders) > 1:
+        *others, most = sorted(folders.values(), key=len)
+        raise StudyError(f"{', '.join(sum(others, []))} saw different images than {most[0]}: move them away")
     return found
 
 

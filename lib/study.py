@@ -183,7 +183,7 @@ class Study(StudyFile):
         if not settings:
             return config
         try:
-            tried = RunConfig.model_validate(config.model_dump() | settings).model_dump()
+            tried = RunConfig.model_validate(config.model_dump() | _settings_only(settings)).model_dump()
             variant = "_".join(["trial", *(f"{setting}_{tried[setting]}" for setting in settings)])
             return RunConfig.model_validate(tried | {"arm": label(arm, variant)})
         except ValueError as error:
@@ -197,7 +197,7 @@ def label(arm, variant=""):
 
 def study_names():
     """Names of the study files in lib/studies."""
-    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+    return sorted(path.stem for path in STUDIES.glob("*.y*ml"))
 
 
 def load_study(name):
@@ -206,8 +206,11 @@ def load_study(name):
     What the tuning has found is read from the finished runs in outputs/. Raises StudyError, naming file and entry, for
     anything that is not a valid study, and as read_summary does.
     """
+    if not isinstance(name, str | Path):
+        raise StudyError(f"study = {name!r} is no name: with papermill, write -r study NAME instead of -p")
     path = ROOT / Path(name).expanduser() if Path(name).suffix in (".yaml", ".yml") else STUDIES / f"{name}.yaml"
     try:
+        path = path if path.is_file() or path.suffix == ".yml" else next(path.parent.glob(f"{path.stem}.yml"), path)
         if not path.is_file():
             raise StudyError(f"there is no study file {shown(path)}{suggestion(path.stem, study_names())}")
         with path.open("rb") as content:

@@ -39,7 +39,7 @@ def execute(tmp_path, monkeypatch):
             if cell.cell_type == "code":
                 shown.append(run_cell(cell.source))
             if "parameters" in cell.metadata.get("tags", ()):
-                shell.user_ns.update(study=study, **parameters)
+                shell.user_ns.update({"study": study, "arm": "", "baseline": ""} | parameters)
         return "".join(shown), shell.user_ns
 
     def run_cell(source):

@@ -69,8 +69,7 @@ def test_a_kernel_may_take_ten_minutes_to_start_and_two_may_want_the_same_port(t
         return new_notebook()
 
     monkeypatch.setattr("papermill.execute_notebook", execute)
-    for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
-        monkeypatch.setenv(variable, "")  # to be restored afterwards
+    monkeypatch.setattr(notebook.os, "environ", dict(notebook.os.environ))  # which is changed
     notebook._execute("a.ipynb", str(tmp_path / "out.ipynb"), {})
     assert asked == [600] * 3 and (tmp_path / "out.ipynb").exists()
 

@@ -12,10 +12,8 @@ from lib.files import REPORT, ROOT, StudyError, read_json, write_json
 from lib.paper import MissingTeXError, build
 
 CLAIMS = runpy.run_path(str(REPORT / "claims.py"))["CLAIMS"]
-PLANNED = {
-    "tuning": 16, "primary": 20, "literal": 5, "plain_rate": 10, "narrow": 40, "controls": 50, "half": 20, "length": 60,
-    "longest": 10,
-}  # fmt: skip
+PLANNED = {"tuning": 16, "primary": 20, "literal": 5, "plain_rate": 10, "narrow": 40, "controls": 50, "half": 20}
+PLANNED |= {"length": 60, "longest": 10}
 PLAIN_RATE = {"stage": "plain_rate", "planned": 10, "finished": 0}
 REPLICATED = {"n_pairs": 10, "complete": True, "difference_pp": -0.6, "seed_interval_pp": [-0.8, -0.4]}
 REPLICATED |= {

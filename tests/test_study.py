@@ -85,8 +85,12 @@ def test_names_and_paths_of_study_files(monkeypatch, tmp_path, write):
     assert load_study("lib/studies/smoke.yaml").runs == load_study("smoke").runs
     assert [load_study(write(PLAIN, name)).name for name in ("001.yaml", "mine.yml")] == ["001", "mine"]
     assert load_study("~/001.yaml").runs == load_study("~/mine.yml").runs
+    with pytest.raises(StudyError, match="-r study NAME"):
+        load_study(1)  # what papermill makes of -p study 001
     for name in ("smok", "smoke.yml", "lib/studies/smok.yaml", "nowhere/smoke.yaml"):
         assert name in refusal(name) and "'smoke'" in refusal(name)
+    monkeypatch.setattr("lib.study.STUDIES", tmp_path)
+    assert load_study("mine").runs == load_study("001").runs
 
 
 WRONG = {  # what the line names: the keys of an entry, and its wrong value
@@ -200,6 +204,7 @@ def test_one_run_of_a_study_and_trials_that_never_count(write):
     assert (trial.epochs, trial.horizontal_flip, trial.seed, trial.architecture) == (3, False, 1, "wide_resnet18")
     assert trial.arm.startswith("wide__") and "epochs_3" in trial.arm and trial not in study.runs
     assert study.run("wide", 1, {"epochs": 2}).arm != "wide"  # even with the settings that it has anyway
-    for settings, told in (({"epcohs": 3}, "settings: .*'epcohs'.*'epochs'"), ('{"epochs": 1}', "mapping")):
+    wrong = {"seed is set by": {"seed": 7}, "settings: .*'epcohs'.*'epochs'": {"epcohs": 3}, "mapping": '{"epochs": 1}'}
+    for told, settings in wrong.items():
         with pytest.raises(StudyError, match=told):
             study.run("wide", 1, settings)

@@ -172,17 +172,3 @@ def confusion_matrices(panels, classes):
         axis.tick_params(length=0)
     axes[0, 0].set_ylabel("true")
     return figure
-
-
-def image_grid(images, titles):
-    """Images uint8 (N, height, width, 3), ten in a row, with a title each, which may have several lines."""
-    rows, lines = -(-len(images) // 10), 1 + max(title.count("\n") for title in titles)
-    size = (PAGE, rows * (PAGE / 10 + 0.05 + 0.12 * lines))
-    figure, axes = plt.subplots(rows, 10, figsize=size, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, image, title in zip(axes.flat, images, titles, strict=False):
-        axis.imshow(image)
-        axis.set_title(title, fontsize=CELL, pad=2, loc="center")
-    return figure

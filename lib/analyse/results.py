@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from lib.files import StudyError, git, read_json, run_folder, shown
+from lib.files import StudyError, git, outputs_folder, read_json, run_folder, shown
 from lib.runs import diverged_runs, finished_runs, load_logits, load_table
 from lib.study import RunConfig, label
 
@@ -161,10 +161,13 @@ def _preregistration(primary):
     """Rows of deviations on when the preregistration was committed; primary: the finished runs of both arms."""
     seconds = pd.to_timedelta(primary["train_seconds"], unit="s")
     first = (pd.to_datetime(primary["finished_utc"], utc=True) - seconds).min()
-    log = git("log", "--format=%h %cI", "--", PREREGISTRATION)
+    log = git("log", "--format=%H %cI", "--", PREREGISTRATION)
     if not log or git("rev-parse", "--is-shallow-repository") != "false" or pd.isna(first):
-        return [("preregistration of unknown date", PREREGISTRATION, None, "no primary run, or no git history")]
-    commits = pd.to_datetime(pd.Series(dict(line.split() for line in log.splitlines())), utc=True)  # newest first
+        earlier = (read_json(outputs_folder(PREREGISTERED) / "results.json") or {}).get("deviations", [])
+        kept = [tuple(row.values()) for row in earlier if row["deviation"].startswith("prereg")]
+        return kept or [("preregistration of unknown date", PREREGISTRATION, None, "no primary run, or no git history")]
+    lines = [line.split() for line in log.splitlines()]  # newest first
+    commits = pd.to_datetime(pd.Series({commit[:7]: date for commit, date in lines}), utc=True)
     before, after = commits[commits < first], commits[commits >= first]
     chosen = after.index[-1] if before.empty else before.index[0]
     times = f"committed {commits[chosen]:%Y-%m-%d %H:%M} UTC, run started {first:%Y-%m-%d %H:%M} UTC"

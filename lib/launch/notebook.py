@@ -78,7 +78,7 @@ def run_process(study, name, config, environment):
     """Start train.ipynb for one run of a study; name: what its parameter `study` gets, a name or a path."""
     log = outputs_folder(study.name) / "logs" / f"{config.arm}-seed-{config.seed:02d}.log"
     output = run_folder(study.name, config.arm, config.seed) / "notebook.ipynb"
-    parameters = {"study": name, "arm": config.arm, "seed": config.seed}
+    parameters = {"study": name, "arm": config.arm, "seed": config.seed, "settings": {}}  # all, whatever was saved
     return NotebookProcess(NOTEBOOKS / "train.ipynb", output, log, parameters, environment)
 
 

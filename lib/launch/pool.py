@@ -53,14 +53,19 @@ def missing_runs(study):
 
 
 def check_trainable(study, configs):
-    """Build each network and fetch the images; StudyError where that fails, or where finished runs saw other images."""
+    """Build each network and fetch the images; StudyError where that fails or does not fit finished runs."""
     import torch
 
     from lib.train.models import build_model
+    from lib.train.run import Run
 
     with torch.device("meta"):
         for config in {config.arm: config for config in configs}.values():
             build_model(config, 10)
+    done = {config.arm: Run(config, folder) for config, folder, _ in finished_runs(study)}
+    for arm in {config.arm for config in configs} & set(done):
+        if stale := done[arm].stale:
+            raise StudyError(stale)
     dataset = load_dataset(configs[0].dataset)
     for _, folder, summary in finished_runs(study)[:1]:
         if summary["data_fingerprint"] != dataset.fingerprint:

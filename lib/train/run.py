@@ -52,7 +52,7 @@ class Run:
         """One line, if the code now builds or trains another network than the one of this complete run; else None."""
         answers = (self.summary or {}).get("fixed_answers")  # none were ever kept: they tell nothing
         if answers and not _agree(answers, self._todays_answers()):
-            return f"stale: this run stems from another network than today's code: delete {shown(self.folder)}"
+            return f"stale: this run stems from another network than the code's: delete {shown(self.folder)}, run again"
 
     @contextlib.contextmanager
     def training(self, dataset, trainer=None):
