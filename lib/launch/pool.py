@@ -62,12 +62,12 @@ def check_trainable(study, configs):
     with torch.device("meta"):
         for config in {config.arm: config for config in configs}.values():
             build_model(config, 10)
-    done = {config.arm: Run(config, folder) for config, folder, _ in finished_runs(study)}
-    for arm in {config.arm for config in configs} & set(done):
-        if stale := done[arm].stale:
+    finished, arms = finished_runs(study), {config.arm for config in configs}
+    for config, folder in {run[0].arm: run[:2] for run in finished if run[0].arm in arms}.values():
+        if stale := Run(config, folder).stale:
             raise StudyError(stale)
     dataset = load_dataset(configs[0].dataset)
-    for _, folder, summary in finished_runs(study)[:1]:
+    for _, folder, summary in finished[:1]:
         if summary["data_fingerprint"] != dataset.fingerprint:
             other = f"{shown(folder)} was trained on other images ({summary['data_source']}) than those that are here"
             raise StudyError(f"{other}: bring the same ones, or set STUDY_OUTPUTS to an empty folder")
