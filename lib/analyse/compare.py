@@ -168,11 +168,11 @@ def _compared(study):
 
 def _baseline(study, arm, variant):
     """The baseline in the same variant; where none is planned, the first one with equal width and epochs."""
-    planned = {config.arm: config for config in reversed((*study.runs, *study.awaiting))}
+    planned = {config.arm: config for config in (*study.runs, *study.awaiting)}
     one, same = planned[label(arm, variant)], label(study.baseline, variant)
     names = [same] if same in planned else [name for name in planned if name.split(SEPARATOR)[0] == study.baseline]
     alike = [n for n in names if (planned[n].width, planned[n].epochs) == (one.width, one.epochs)]
-    return alike[-1] if alike else same
+    return alike[0] if alike else same
 
 
 def mixed_table(study, runs):
