@@ -182,8 +182,9 @@ def test_the_analysis_gives_the_same_with_the_versions_of_colab(execute, tmp_pat
     execute("laptop")
     expected = read_json(outputs_folder("laptop") / "results.json")
     python = tmp_path / "colab" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "colab"], check=True)
-    if subprocess.run([python, "-m", "pip", "install", "--quiet", *COLAB.split()], env=ENVIRONMENT).returncode:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "colab"], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile"]
+    if subprocess.run([*pip, *COLAB.split()], env=ENVIRONMENT).returncode:
         pytest.skip("needs the Python package index")
     (outputs_folder("laptop") / "results.json").unlink()
     subprocess.run([python, "-c", AS_A_SCRIPT, "laptop"], cwd=ROOT, env=os.environ | {"MPLBACKEND": "agg"}, check=True)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -72,17 +71,40 @@ def files(pattern="*"):
     return {path: path.read_bytes() for path in paths if path.parent.name != "logs" and path.name != ".lock"}
 
 
+def notebooks_of(study_file):
+    """{arm: process id} of the notebooks that train runs of this study now."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+            parameters = json.loads(words[3])["parameters"] if "lib.launch.notebook" in words else {}
+            if parameters.get("study") == str(study_file):
+                found[parameters["arm"]] = int(folder.name)
+    return found
+
+
 @pytest.mark.slow
-def test_from_kill_9_to_a_finished_study_that_is_analysed_again_alike(study_file):
+def test_from_kill_9_and_a_killed_run_to_a_finished_study_that_is_analysed_again_alike(study_file):
     first = start_lib("--study", study_file)
     wait_until(lambda: files("metrics.csv"))
     second = end(start_lib("--study", study_file))
     assert "study 'tiny' is already being worked on" in one_error_line(second)
     first.kill()
     end(first)
+    wait_until(lambda: not notebooks_of(study_file), seconds=30)
+    third = start_lib("--study", study_file, "--jobs", 2)
+    wait_until(lambda: notebooks_of(study_file))
+    victim, process_id = notebooks_of(study_file).popitem()
+    os.kill(process_id, signal.SIGKILL)
+    assert end(third).returncode == 1
+    (line,) = [line for line in third.err.splitlines() if line.startswith("failed: ")]
+    assert line.startswith(f"failed: {victim} seed 0: its process was killed")
+    before = files("summary.json")
+    assert len(before) == 1
     strange = {"PYTHONIOENCODING": "latin-1", "LC_ALL": "C", "HOME": "/nowhere"}  # Latin-1 has no ellipsis
-    done = end(start_lib("--study", study_file, "--jobs", 2, **strange))
+    done = end(start_lib("--study", study_file, **strange))
     assert done.returncode == 0 and "error" not in done.err and "\r" not in done.err, done.err
+    assert len(files("summary.json")) == 2 and before.items() <= files("summary.json").items()
     found, folder = files(), outputs_folder("tiny")
     primary = json.loads(found[folder / "results.json"])["primary"]
     assert (primary["arm"], primary["n_pairs"], primary["complete"]) == ("se_resnet18", 1, True)
@@ -98,36 +120,15 @@ def test_from_kill_9_to_a_finished_study_that_is_analysed_again_alike(study_file
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_sigterm_stop_all_processes(study_file):
-    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        process = start_lib("--study", study_file, "--jobs", 1)
-        wait_until(lambda: files("metrics.csv"))
-        process.send_signal(number)
-        end(process)
-        assert process.returncode == status and "Traceback" not in process.err and "failed" not in process.err
-        assert len(files("config.json")) == 1 and not files("summary.json")  # no other run was started
-        for arm in ("resnet18", "se_resnet18"):
-            wait_until(lambda arm=arm: is_free(run_folder("tiny", arm, 0)), seconds=10)
-        shutil.rmtree(outputs_folder("tiny"))
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_fails_alone_and_is_made_by_the_same_command(study_file):
-    process = start_lib("--study", study_file, "--jobs", 2)
-    wait_until(lambda: files("metrics.csv"))
-    victim = next(outputs_folder("tiny").rglob("metrics.csv")).parents[1].name
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().decode().split("\0")
-            if "lib.launch.notebook" in words and json.loads(words[3])["parameters"].get("arm") == victim:
-                os.kill(int(folder.name), signal.SIGKILL)
-    assert end(process).returncode == 1
-    (line,) = [line for line in process.err.splitlines() if line.startswith("failed: ")]
-    assert line.startswith(f"failed: {victim} seed 0: its process was killed")
-    before = files("summary.json")
-    assert len(before) == 1
-    assert end(start_lib("--study", study_file)).returncode == 0
-    assert len(files("summary.json")) == 2 and before.items() <= files("summary.json").items()
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_stop_all_processes(number, status, study_file):
+    process = start_lib("--study", study_file, "--jobs", 1)
+    wait_until(lambda: files("config.json"))
+    process.send_signal(number)
+    end(process)
+    assert process.returncode == status and "Traceback" not in process.err and "failed" not in process.err
+    assert len(files("config.json")) == 1 and not files("summary.json")  # no other run was started
+    wait_until(lambda: is_free(run_folder("tiny", "resnet18", 0)) and not notebooks_of(study_file), seconds=10)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from conftest import end, wait_until, write_study
+from conftest import STUDY, end, wait_until, write_study
 
 from lib.files import ROOT, StudyError, outputs_folder, read_json, run_folder, write_json
 from lib.launch import slurm
@@ -120,25 +120,26 @@ def cluster(monkeypatch, study_file):
         yield lambda *more: start(*command, *more, output=subprocess.PIPE)
 
 
-def test_the_same_command_completes_what_a_cancelled_job_left(cluster):
+def test_the_same_command_completes_what_a_cancelled_job_left(cluster, study_file):
+    Path(study_file).write_text(STUDY.replace("seeds: 2", "seeds: 1"))
     outputs, folder = outputs_folder("tiny"), run_folder("tiny", "resnet18", 0)
-    first = cluster("--jobs", "2")
+    first = cluster("--jobs", "1")
     wait_until((folder / "metrics.csv").exists)
-    cancelled = min(jobs_in("RUNNING"))
+    (cancelled,) = jobs_in("RUNNING")
     subprocess.run(["scancel", cancelled], check=True)
     end(first)
-    assert len(queue()) == 4
+    assert len(queue()) == 2
     lines = [line for line in first.err.splitlines() if line.startswith("failed: ")]
     reason = f"SLURM job {cancelled} ended before the run was complete (CANCELLED)"
     assert first.returncode == 1 and lines == [f"failed: resnet18 seed 0: {reason}"]
     done = {path: path.stat().st_mtime_ns for path in outputs.rglob("summary.json")}
-    assert len(done) == 3 and folder / "summary.json" not in done
-    second = end(cluster("--jobs", "2"))
+    assert len(done) == 1 and folder / "summary.json" not in done
+    second = end(cluster())
     assert second.returncode == 0, second.err
-    assert "3 of 4 runs are complete" in second.out and len(queue()) == 5
+    assert "1 of 2 runs are complete" in second.out and len(queue()) == 3
     summaries = list(outputs.rglob("summary.json"))
-    assert len(summaries) == 4 and all(path.stat().st_mtime_ns == before for path, before in done.items())
-    assert read_json(outputs / "results.json")["primary"]["n_pairs"] == 2
+    assert len(summaries) == 2 and all(path.stat().st_mtime_ns == before for path, before in done.items())
+    assert read_json(outputs / "results.json")["primary"]["n_pairs"] == 1
 
 
 def test_jobs_without_their_command_are_not_doubled_and_ctrl_c_cancels(cluster, study, study_file):
