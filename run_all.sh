@@ -66,6 +66,9 @@ set_up() {
     else
         python=$(find_python) || exit 1
         "$python" -m venv .venv || fail "$python cannot make a virtual environment: install python3-venv"
+        if .venv/bin/python -m pip config list </dev/null | grep -E '[.](target|prefix|root)='; then
+            fail "these settings of pip put packages elsewhere than into .venv: take them out for the set-up"
+        fi
         # the pip lines of environment.yml, which is the one list of versions
         sed -n 's/^      - //p' environment.yml | .venv/bin/python -m pip install --quiet -r /dev/stdin ||
             fail "the packages of environment.yml could not be installed; pip's message is above"
@@ -95,4 +98,4 @@ set_up_system chromium chromium
 set_up_system slurmctld "slurm-wlm munge"
 shift
 cd "$root"
-exec .venv/bin/python -m pytest -m "" -n auto --maxprocesses 4 --dist loadfile "$@" # slow tests as well
+exec .venv/bin/python -m pytest -m "" -n auto --maxprocesses 4 --dist worksteal "$@" # slow tests as well

@@ -2,10 +2,13 @@
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import hashlib
+import io
 import pickle
 import socket
+import sys
 import warnings
 
 import numpy as np
@@ -29,6 +32,7 @@ BATCHES = {  # MD5 of the official files
 }
 SPLIT_SEED = 2018  # of the held-out split, the same for every run
 TIMEOUT_SECONDS = 30  # without an answer, for downloads
+CONNECT_SECONDS = 5  # to reach a server for what is optional
 CIFAR10H_URL = "https://raw.githubusercontent.com/jcpeterson/cifar-10h/master/data/cifar10h-probs.npy"
 CIFAR10H_SHA256 = "436ae98620e00073f9d08585ac870573b588853e7af9f54eb1647408114af77d"
 
@@ -111,7 +115,7 @@ def human_labels():
             import pooch
 
         pooch.get_logger().setLevel("WARNING")
-        download = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
+        download = pooch.HTTPDownloader(timeout=(CONNECT_SECONDS, TIMEOUT_SECONDS))
         name = "cifar10h-probs.npy"
         path = pooch.retrieve(CIFAR10H_URL, f"sha256:{CIFAR10H_SHA256}", name, data_folder(), downloader=download)
         return np.load(path, allow_pickle=False)
@@ -172,12 +176,16 @@ def _download():
         else:
             print(f"downloading CIFAR-10 (170 MB) into {shown(folder)}/ …", flush=True)
             socket.setdefaulttimeout(TIMEOUT_SECONDS)
-            download_and_extract_archive(CIFAR10.url, folder, filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
+            watched = sys.stderr.isatty() or "ipykernel" in sys.modules  # a log would hold every state of the bar
+            with contextlib.redirect_stderr(sys.stderr if watched else io.StringIO()):
+                download_and_extract_archive(CIFAR10.url, folder, filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
     except Exception as error:  # noqa: BLE001 a network has many ways to fail
         names = [name for name in _damaged_batches() if (folder / FOLDER / name).exists()]
         damaged, reason = f" ({', '.join(names)} damaged)" if names else "", " ".join(str(error).split())
         problem = f"CIFAR-10 is not whole in {shown(folder)}/{damaged} and cannot be fetched ({reason})"
         remedy = f"put {CIFAR10.filename} from https://www.cs.toronto.edu/~kriz/cifar.html there"
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
+            remedy = "free space, or set STUDY_DATA to a folder that you may write in"
         raise StudyError(f"{problem}: {remedy}, or take --study smoke, which needs no data") from None
     finally:
         socket.setdefaulttimeout(before)

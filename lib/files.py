@@ -47,8 +47,10 @@ def run_folder(study, arm, seed):
 
 
 def _folder(variable, default):
-    # relative paths count from the repository's root, since notebooks run in other folders
-    return (ROOT / Path(os.environ.get(variable) or default).expanduser()).resolve()
+    try:  # relative paths count from the repository's root, since notebooks run in other folders
+        return (ROOT / Path(os.environ.get(variable) or default).expanduser()).resolve()
+    except RuntimeError as error:
+        raise StudyError(f"{variable}={os.environ[variable]} names no folder: {error}") from None
 
 
 def shown(path):

@@ -4,13 +4,14 @@ import itertools
 import os
 import subprocess
 import sys
+import sysconfig
 
 import matplotlib
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ENVIRONMENT
+from conftest import ENVIRONMENT, write_study
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from made_runs import make_study, small_study
@@ -19,7 +20,7 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 from traitlets.config import Config
 
-from lib.files import NOTEBOOKS, ROOT, StudyError, git, outputs_folder, read_json
+from lib.files import NOTEBOOKS, ROOT, StudyError, git, outputs_folder, read_json, run_folder
 from lib.study import load_study
 
 matplotlib.use("Agg")
@@ -92,6 +93,7 @@ def test_what_the_notebook_computes_is_what_results_json_holds_and_the_same_byte
     folder = outputs_folder("small")
     primary = read_json(folder / "results.json")["primary"]
     pairs = pd.read_csv(folder / "tables" / "pairs.csv")
+    assert {f"{name}.png" for name in names["drawn"]} <= set(contents(folder))
     assert [names["low"], names["high"]] == pytest.approx(primary["seed_interval_pp"])
     assert pairs["difference_pp"].mean() == pytest.approx(primary["difference_pp"])
     assert pairs["brier_difference"].mean() == pytest.approx(primary["brier"]["difference"])
@@ -166,31 +168,44 @@ def test_rows_that_need_missing_data_are_kept_only_while_the_runs_are_the_same(e
 
 
 COLAB = "numpy==2.0.2 pandas==2.2.2 scikit-learn==1.6.1 matplotlib==3.10.0 seaborn==0.13.2 scipy==1.16.3"
-COLAB += " statsmodels==0.14.5 ipython==7.34.0 jinja2==3.1.6 pydantic filelock pooch pyyaml tqdm"
-AS_A_SCRIPT = """
-import json, sys
-for cell in json.load(open("notebooks/analysis.ipynb"))["cells"]:
-    if cell["cell_type"] == "code" and "COLAB" not in (source := "".join(cell["source"])):
-        exec(source.replace('study = "smoke"', f"study = {sys.argv[1]!r}"))
-"""
+COLAB += " statsmodels==0.14.5 ipython==7.34.0 jinja2==3.1.6 nbformat pydantic filelock pooch pyyaml tqdm"
+
+
+@pytest.fixture
+def colab(tmp_path):
+    """colab(notebook, study) runs the committed one as Colab does: its versions, and an empty folder to clone into."""
+    python, content = tmp_path / "colab" / "bin" / "python", tmp_path / "content"
+    content.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "colab"], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile"]
+    if not git("rev-parse", "HEAD") or subprocess.run([*pip, *COLAB.split()], env=ENVIRONMENT).returncode:
+        pytest.skip("needs the repository's history and the Python package index")
+    environment = os.environ | {"COLAB_RELEASE_TAG": "1", "STUDY_REPOSITORY": str(ROOT), "IPYTHONDIR": str(content)}
+
+    def run(name, study):
+        code = git("show", f"HEAD:notebooks/{name}.ipynb").replace('study = \\"smoke\\"', f'study = \\"{study}\\"')
+        (content / "notebook.ipynb").write_text(code)
+        command = [python, "-m", "IPython", "notebook.ipynb"]
+        subprocess.run(command, cwd=content, env=environment | {"MPLBACKEND": "agg"}, check=True)
+
+    return run
 
 
 @pytest.mark.slow
-def test_the_analysis_gives_the_same_with_the_versions_of_colab(execute, tmp_path):
+def test_the_notebooks_work_in_colab_and_give_the_same(execute, colab, tmp_path):
     study = load_study("laptop")
     make_study(study, labels=LABELS)
     execute("laptop")
     expected = read_json(outputs_folder("laptop") / "results.json")
-    python = tmp_path / "colab" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "colab"], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile"]
-    if subprocess.run([*pip, *COLAB.split()], env=ENVIRONMENT).returncode:
-        pytest.skip("needs the Python package index")
     (outputs_folder("laptop") / "results.json").unlink()
-    subprocess.run([python, "-c", AS_A_SCRIPT, "laptop"], cwd=ROOT, env=os.environ | {"MPLBACKEND": "agg"}, check=True)
+    colab("analysis", "laptop")
     found = read_json(outputs_folder("laptop") / "results.json")
     for name in ("seed_interval_pp", "crossed_interval_pp", "sign_flip_p", "tost_p", "log_error_ratio_interval"):
         assert found["primary"][name] == pytest.approx(expected["primary"][name])
+    (site,) = (tmp_path / "colab" / "lib").glob("*/site-packages")
+    (site / "ours.pth").write_text(sysconfig.get_path("purelib"))  # torch, which need not be there twice
+    colab("train", write_study(tmp_path))
+    assert (run_folder("tiny", "se_resnet18", 0) / "summary.json").exists()
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from lib.data import human_labels, load_dataset, local_dataset, split_indices
 from lib.files import StudyError
 
 ARCHIVE, EXTRACTED = CIFAR10.filename, CIFAR10.base_folder
+IMAGES, LABELS = (np.random.default_rng(0).integers(0, *how, np.uint8) for how in ((256, (48, 32, 32, 3)), (10, 48)))
 
 
 class Bomb:
@@ -31,12 +32,11 @@ class Bomb:
 @pytest.fixture
 def official(monkeypatch, tmp_path):
     """A folder with small files, and their archive, that now count as the official ones."""
-    source, generator = tmp_path / "official", np.random.default_rng(0)
+    source = tmp_path / "official"
     (source / EXTRACTED).mkdir(parents=True)
-    images, labels = generator.integers(0, 256, (48, 32, 32, 3), np.uint8), generator.integers(0, 10, 48, np.uint8)
     for start, name in zip(range(0, 48, 8), data.BATCHES, strict=True):
-        rows = images[start : start + 8].transpose(0, 3, 1, 2).reshape(8, 3072)  # all red, all green, all blue
-        batch = {"data": rows, "labels": labels[start : start + 8].tolist()}
+        rows = IMAGES[start : start + 8].transpose(0, 3, 1, 2).reshape(8, 3072)  # all red, all green, all blue
+        batch = {"data": rows, "labels": LABELS[start : start + 8].tolist()}
         (source / EXTRACTED / name).write_bytes(pickle.dumps(batch))
     with tarfile.open(source / ARCHIVE, "w:gz") as file:
         file.add(source / EXTRACTED, EXTRACTED)
@@ -72,9 +72,7 @@ def answers(official, monkeypatch):
 
 
 def is_official(dataset):
-    generator = np.random.default_rng(0)  # as in official
-    images, labels = generator.integers(0, 256, (48, 32, 32, 3), np.uint8), generator.integers(0, 10, 48, np.uint8)
-    expected = data.Dataset("cifar10", images[:40], labels[:40], images[40:], labels[40:])
+    expected = data.Dataset("cifar10", IMAGES[:40], LABELS[:40], IMAGES[40:], LABELS[40:])
     return dataset.fingerprint == expected.fingerprint
 
 
@@ -120,6 +118,12 @@ def test_extracted_files_are_read_and_stray_files_do_no_harm(official, folder, r
     assert is_official(dataset)
 
 
+def test_an_archive_in_a_folder_that_nobody_may_write_in_asks_for_another_folder(official, folder, read_only):
+    shutil.copy(official / ARCHIVE, folder)
+    read_only(folder)
+    assert "set STUDY_DATA to a folder that you may write in" in refusal() and f"put {ARCHIVE}" not in refusal()
+
+
 def test_one_line_says_what_to_do_and_the_whole_archive_mends_what_is_damaged(official, folder):
     assert all(part in refusal() for part in (str(folder), ARCHIVE, "smoke")) and "\n" not in refusal()
     shutil.copytree(official / EXTRACTED, folder / EXTRACTED)
@@ -133,9 +137,11 @@ def test_one_line_says_what_to_do_and_the_whole_archive_mends_what_is_damaged(of
     assert is_official(local_dataset("cifar10"))
 
 
-def test_an_archive_is_downloaded_and_opened_only_with_the_official_checksum(folder, answers, monkeypatch):
+def test_an_archive_is_downloaded_and_opened_only_with_the_official_checksum(folder, answers, monkeypatch, capfd):
     (folder / ARCHIVE).write_bytes(b"half an archive")
+    monkeypatch.delitem(data.sys.modules, "ipykernel", raising=False)  # this is no notebook, and no terminal either
     assert is_official(load_dataset("cifar10"))
+    assert capfd.readouterr().err == ""  # no bar
     shutil.rmtree(folder)
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
     assert ARCHIVE in refusal() and not (folder / EXTRACTED).exists()

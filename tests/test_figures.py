@@ -15,8 +15,6 @@ pytestmark = pytest.mark.filterwarnings("error")
 @pytest.fixture(autouse=True)
 def house_style():
     figures.use_style()
-    yield
-    plt.close("all")
 
 
 def test_the_users_own_settings_change_nothing():

@@ -19,6 +19,9 @@ def test_folders_are_in_the_repository_unless_variables_name_others(monkeypatch,
         assert outputs_folder("paper") == expected / "paper"
     monkeypatch.setenv("STUDY_DATA", "~")
     assert (data_folder(), shown(tmp_path), shown(ROOT / "lib" / "a.py")) == (tmp_path, str(tmp_path), "lib/a.py")
+    monkeypatch.setenv("STUDY_DATA", "~nosuch/images")
+    with pytest.raises(StudyError, match="STUDY_DATA=~nosuch/images names no folder"):
+        data_folder()
 
 
 def test_an_error_is_its_line_alone_and_names_what_is_near():

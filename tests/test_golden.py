@@ -13,6 +13,7 @@ from lib.runs import config_hash
 from lib.study import RunConfig, load_study
 from lib.train.evaluate import fixed_answers
 from lib.train.models import build_model, parameter_count
+from lib.train.run import device_name
 from lib.train.trainer import Trainer
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
@@ -20,11 +21,8 @@ GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 def this_machine():
     """What decides the last bits of a float32 result on a CPU."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     capability, bf16 = torch.backends.cpu.get_cpu_capability(), torch.cpu._is_avx512_bf16_supported()
-    return f"{torch.__version__} {capability} {names[0] if names else ''} bf16={bf16}"
+    return f"{torch.__version__} {capability} {device_name(torch.device('cpu'))} bf16={bf16}"
 
 
 @pytest.mark.parametrize("name", GOLDEN["study_runs"])
@@ -38,10 +36,8 @@ def test_a_study_has_the_same_runs_with_the_same_settings(name):
 @pytest.mark.parametrize("architecture", GOLDEN["runs"])
 def test_a_tiny_run_gives_the_same_logits(architecture):
     golden = GOLDEN["runs"][architecture]
-    config = RunConfig(
-        arm=architecture, seed=3, architecture=architecture, dataset="digits", width=0.125, reduction=2, epochs=2,
-        batch_size=64, precision="fp32",
-    )  # fmt: skip
+    settings = {"dataset": "digits", "width": 0.125, "reduction": 2, "epochs": 2, "batch_size": 64, "precision": "fp32"}
+    config = RunConfig(arm=architecture, seed=3, architecture=architecture, **settings)
     torch.set_num_threads(1)  # sums in another order would differ in the last bits
     digits = load_dataset("digits")
     model = build_model(config, 10)

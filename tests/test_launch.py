@@ -9,7 +9,7 @@ import pytest
 from conftest import STUDY, write_study
 from made_runs import make_run
 
-from lib.files import StudyError, outputs_folder, read_json, run_folder, write_json, write_table
+from lib.files import StudyError, read_json, run_folder, write_json, write_table
 from lib.launch import pages, pool
 from lib.launch.pool import Pool, check_trainable, missing_runs, slots
 from lib.study import load_study
@@ -145,27 +145,21 @@ def test_runs_on_other_images_and_networks_that_cannot_be_built_are_refused(stud
             check_trainable(study, configs)
 
 
-def test_each_arm_shows_one_training_and_only_lost_ones_are_executed_again(study, notebooks):
-    for config in study.runs:
-        finish(study, config)
-    notebooks.train = lambda config: (folder_of(study, config) / "notebook.ipynb").write_text("executed")
-    kept = outputs_folder(study.name) / "notebooks" / "train-resnet18.ipynb"
-    kept.parent.mkdir()
-    kept.write_text("kept")
-    found = pages.ensure_notebooks(study, "tiny")
-    assert notebooks.configs() == [study.run("se_resnet18", 0)]
-    assert found == {"resnet18": kept, "se_resnet18": kept.with_name("train-se_resnet18.ipynb")}
-    assert (kept.read_text(), found["se_resnet18"].read_text()) == ("kept", "executed")
-
-
-def test_no_training_page_shows_a_primary_run_before_the_primary_comparison_is_complete(study, notebooks):
-    unfinished = study.run("se_resnet18", 1)
+def test_each_arm_shows_a_training_of_its_own_and_none_of_the_primary_ones_before_all_are_there(study, notebooks):
+    notebooks.train = lambda config: write_json(folder_of(study, config) / "notebook.ipynb", {"metadata": {}})
+    first, second, unfinished = study.run("resnet18", 0), study.run("se_resnet18", 0), study.run("se_resnet18", 1)
     for config in study.runs:
         if config != unfinished:
             finish(study, config)
-            (folder_of(study, config) / "notebook.ipynb").write_text(config.arm)
-    shown = {path.read_text() for path in pages.ensure_notebooks(study, "tiny").values()}
-    assert not shown & {"resnet18", "se_resnet18"}
+    pages.ensure_notebooks(study, "tiny")
+    assert notebooks.configs() == [study.run("resnet18__short", 0), study.run("se_resnet18__short", 0)]
     finish(study, unfinished)
-    shown = {path.read_text() for path in pages.ensure_notebooks(study, "tiny").values()}
-    assert shown == {"resnet18", "se_resnet18"}
+    found = pages.ensure_notebooks(study, "tiny")
+    assert [path.name for path in found.values()] == ["train-resnet18.ipynb", "train-se_resnet18.ipynb"]
+    for config in (first, second):
+        (folder_of(study, config) / "notebook.ipynb").unlink()  # as in a clone
+    pages.ensure_notebooks(study, "tiny")
+    summary = folder_of(study, first) / "summary.json"
+    write_json(summary, read_json(summary) | {"finished_utc": "later"})  # trained again elsewhere
+    pages.ensure_notebooks(study, "tiny")
+    assert notebooks.configs()[2:] == [first, second, first]

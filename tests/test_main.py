@@ -91,7 +91,7 @@ def test_from_kill_9_and_a_killed_run_to_a_finished_study_that_is_analysed_again
     assert "study 'tiny' is already being worked on" in one_error_line(second)
     first.kill()
     end(first)
-    wait_until(lambda: not notebooks_of(study_file), seconds=30)
+    wait_until(lambda: not notebooks_of(study_file), seconds=60)
     third = start_lib("--study", study_file, "--jobs", 2)
     wait_until(lambda: notebooks_of(study_file))
     victim, process_id = notebooks_of(study_file).popitem()
@@ -101,7 +101,7 @@ def test_from_kill_9_and_a_killed_run_to_a_finished_study_that_is_analysed_again
     assert line.startswith(f"failed: {victim} seed 0: its process was killed")
     before = files("summary.json")
     assert len(before) == 1
-    strange = {"PYTHONIOENCODING": "latin-1", "LC_ALL": "C", "HOME": "/nowhere"}  # Latin-1 has no ellipsis
+    strange = {"PYTHONIOENCODING": "latin-1", "LC_ALL": "C", "HOME": "/proc/none"}  # Latin-1 has no ellipsis
     done = end(start_lib("--study", study_file, **strange))
     assert done.returncode == 0 and "error" not in done.err and "\r" not in done.err, done.err
     assert len(files("summary.json")) == 2 and before.items() <= files("summary.json").items()
@@ -128,7 +128,7 @@ def test_ctrl_c_and_sigterm_stop_all_processes(number, status, study_file):
     end(process)
     assert process.returncode == status and "Traceback" not in process.err and "failed" not in process.err
     assert len(files("config.json")) == 1 and not files("summary.json")  # no other run was started
-    wait_until(lambda: is_free(run_folder("tiny", "resnet18", 0)) and not notebooks_of(study_file), seconds=10)
+    wait_until(lambda: is_free(run_folder("tiny", "resnet18", 0)) and not notebooks_of(study_file), seconds=60)
 
 
 @pytest.mark.slow

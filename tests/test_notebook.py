@@ -106,6 +106,13 @@ def test_what_ends_a_notebook_is_told_in_one_line_and_leaves_no_output(start, tm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("edited", ["a.ipynb", "", None])
+def test_an_error_in_an_edited_notebook_says_that_it_was_edited(edited, monkeypatch):
+    monkeypatch.setattr(notebook, "git", lambda *words: edited)
+    hint = " (a.ipynb was edited: git diff a.ipynb shows how)" if edited else ""
+    assert notebook._one_line(NameError("x"), "a.ipynb") == f"NameError: x{hint}"
+
+
 @pytest.mark.slow
 def test_a_killed_execution_is_told_and_leaves_no_kernel(start, tmp_path):
     process = start(HOLD.format(str(tmp_path / "held")))

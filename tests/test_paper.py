@@ -16,10 +16,8 @@ PLANNED = {"tuning": 16, "primary": 20, "literal": 5, "plain_rate": 10, "narrow"
 PLANNED |= {"length": 60, "longest": 10}
 PLAIN_RATE = {"stage": "plain_rate", "planned": 10, "finished": 0}
 REPLICATED = {"n_pairs": 10, "complete": True, "difference_pp": -0.6, "seed_interval_pp": [-0.8, -0.4]}
-REPLICATED |= {
-    "crossed_interval_pp": [-0.85, -0.35],
-    "brier": {"arm": 0.11, "baseline": 0.1, "interval": [0.005, 0.015]},
-}
+REPLICATED["crossed_interval_pp"] = [-0.85, -0.35]
+REPLICATED["brier"] = {"arm": 0.11, "baseline": 0.1, "interval": [0.005, 0.015]}
 RESULTS = {  # as compare.summary gives them while the primary comparison is not complete
     "study": "paper",
     "data_source": "cifar10",

@@ -210,13 +210,14 @@ def test_a_checkpoint_of_other_settings_images_or_networks_is_refused_and_kept(t
     assert read_json(tmp_path / "config.json") == tiny_config().model_dump()
 
 
-def test_a_checkpoint_in_another_precision_starts_over_and_says_so(tmp_path, monkeypatch, capsys, epochs):
+def test_a_checkpoint_in_another_precision_is_refused_and_kept(tmp_path, monkeypatch, epochs):
     monkeypatch.setattr(trainer, "choose_precision", lambda device: "fp32")
     start(tmp_path, 2, precision="auto")
     monkeypatch.setattr(trainer, "choose_precision", lambda device: "bf16")
-    assert finish(tmp_path, precision="auto")["precision"] == "bf16"
-    assert "trained in fp32 on cpu, which cannot go on in bf16 on cpu: starting over\n" in capsys.readouterr().out
-    assert epochs == [1, 2, 1, 2, 3]
+    with pytest.raises(StudyError, match="trained in fp32 on cpu, which cannot go on in bf16 on cpu: .* delete"):
+        finish(tmp_path, precision="auto")
+    monkeypatch.setattr(trainer, "choose_precision", lambda device: "fp32")
+    assert finish(tmp_path, precision="auto")["precision"] == "fp32" and epochs == [1, 2, 3]
 
 
 def test_a_run_that_diverges_leaves_its_reason_until_it_succeeds_and_in_the_tuning_counts_as_0(tmp_path, whole):

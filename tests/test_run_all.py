@@ -10,7 +10,7 @@ import yaml
 from lib.files import ROOT
 
 SHELLS = [shell for shell in ("bash", "dash") if shutil.which(shell)]
-TOOLS = ("cat", "cksum", "dirname", "id", "readlink", "sed", "mkdir", "ln", "chmod", "rm")
+TOOLS = ("cat", "cksum", "dirname", "grep", "id", "readlink", "sed", "mkdir", "ln", "chmod", "rm")
 FAKE_CONDA = f"""
 echo "$@ $PYTHONNOUSERSITE" >>calls
 mkdir -p .venv/bin .venv/conda-meta
@@ -66,6 +66,8 @@ def test_an_installation_that_fails_ends_the_script_and_is_tried_again(run, prog
         done = run(*arguments)
         assert done.returncode == 1 and "could not be installed" in done.stderr and "started" not in done.stdout
     assert not (checkout / ".venv" / "complete").exists()
+    programs(python3=FAKE_PYTHON.format(pip="echo global.target=/elsewhere"))
+    assert "put packages elsewhere" in run("--study", "smoke").stderr
     programs(python3=FAKE_PYTHON.format(pip='cat /dev/stdin >installed; echo "$PIP_USER" >user'))
     assert "started: -P -m lib --study smoke, user site off: 1" in run("--study", "smoke").stdout
     installed = (checkout / "installed").read_text().splitlines()

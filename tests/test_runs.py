@@ -187,8 +187,6 @@ def test_deviations_count_machines_code_and_unknown_states(small):
 
 BEFORE, LATER = "aaa 2025-12-31T22:58:00+01:00\n", "bbb 2026-01-02T00:00:00+00:00\n"
 STARTED = "ccc 2025-12-31T23:59:30+00:00\n"  # the first run was started 80 seconds before 2026-01-01 00:00:00 UTC
-
-
 DATED = [
     (BEFORE, "false", [("before the first", "aaa")]),
     (LATER + STARTED + BEFORE, "false", [("before the first", "aaa"), ("changed later", "bbb, ccc")]),

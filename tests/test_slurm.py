@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -71,9 +72,7 @@ def jobs_in(state):
 
 def free_ports(count):
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]
 
 
@@ -189,7 +188,7 @@ def test_one_array_leaves_all_but_gpus_to_the_user(program, study, tmp_path, mon
         submitted = slurm._submit(study, "tiny", study.runs, jobs)
         assert [job.job_id for job in submitted] == ["7_0", "7_1", "7_2", "7_3"]
         script = (tmp_path / "script").read_text()
-        assert f"\n{sys.executable} -u -m submitit" in script and "srun" not in script
+        assert f"\n{shlex.quote(sys.executable)} -u -m submitit" in script and "srun" not in script
         return dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", script, re.MULTILINE))
 
     program(srun="exit 1", sbatch=f'cp "$1" "{tmp_path}/script"; echo Submitted batch job 7')

@@ -39,6 +39,7 @@ def execute_by_hand(notebook):
 def test_a_training_that_is_interrupted_and_goes_on_equals_execute(tmp_path, monkeypatch):
     study = str(write_study(tmp_path))
     monkeypatch.delenv("STUDY_HEADLESS", raising=False)
+    monkeypatch.setenv("MPLBACKEND", "agg")  # which draws nothing in a notebook by itself
     notebook = read_notebook(study=study, settings={"epochs": 2})
     place = next(index for index, cell in enumerate(notebook.cells) if "with run.training(" in cell.source)
     interrupted = nbformat.v4.new_code_cell(INTERRUPT + notebook.cells[place].source)

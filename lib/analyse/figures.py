@@ -76,17 +76,24 @@ def arm_styles(arms):
 
 
 def save_figure(figure, folder, name, alt):
-    """Write `name`.pdf and `name`.png at the size of print, close the figure and return the PNG for a notebook to show.
+    """Write `name`.pdf and `name`.png at the size of print, and return the PNG as `picture` does.
 
-    Equal results give equal files. alt: text for readers who cannot see the image. Raises StudyError where the folder
-    cannot be written.
+    Equal results give equal files. Raises StudyError where the folder cannot be written.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # settled: with images in it, the layout would move a little at every drawing
-    for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata)
-        atomic_write(folder / f"{name}.{kind}", buffer.getvalue())
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    image = picture(figure, alt)
+    for kind, content in (("pdf", buffer.getvalue()), ("png", image.data)):
+        atomic_write(folder / f"{name}.{kind}", content)
+    return image
+
+
+def picture(figure, alt):
+    """The figure, which is closed, as a PNG for a notebook to show. alt: text for readers who cannot see it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
     plt.close(figure)
     return Image(buffer.getvalue(), width=round(SCREEN * figure.get_figwidth()), metadata={"alt": alt})
 

@@ -15,11 +15,12 @@ import tempfile
 import threading
 from pathlib import Path
 
-from lib.files import NOTEBOOKS, ROOT, StudyError, atomic_write, outputs_folder, run_folder, shown
+from lib.files import NOTEBOOKS, ROOT, StudyError, atomic_write, git, outputs_folder, run_folder, shown
 
 OUR_ERRORS = ("StudyError", "DivergedError")  # their messages need no name before them
 KILLED = "its process was killed, perhaps for want of memory: close other programs, or run fewer at a time (--jobs)"
 MACHINE_PATHS = rf"{re.escape(str(ROOT))}/|\S*/ipykernel_\d+/|\S*/site-packages/"  # ipykernel_… holds cells
+FONT_LIST = ("Matplotlib is building", "Matplotlib created", "mkdir -p failed")  # first words where it finds none
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -40,15 +41,10 @@ class NotebookProcess:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("w", encoding="utf-8") as file:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-m", __name__, job],
-                    cwd=ROOT,
-                    env=ours | (environment or {}),
-                    stdin=subprocess.PIPE,  # its end tells the process that this one has ended
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops its runs
-                )
+                how = {"cwd": ROOT, "env": ours | (environment or {}), "stdout": file, "stderr": subprocess.STDOUT}
+                how["stdin"] = subprocess.PIPE  # its end tells the process that this one has ended
+                how["start_new_session"] = True  # Ctrl-C reaches the launcher alone, which then stops its runs
+                self.process = subprocess.Popen([sys.executable, "-m", __name__, job], **how)
         except OSError as error:
             raise StudyError(f"cannot write {shown(log)}: {error.strerror}; free space or set STUDY_OUTPUTS") from None
 
@@ -120,20 +116,25 @@ def _without_traces(notebook):
         if "injected-parameters" in cell.metadata.get("tags", ()):
             cell.id = "injected-parameters"
         if cell.cell_type == "code":
-            cell.outputs = [each for each in cell.outputs if WIDGET not in each.get("data", ())]
+            shown_always = [each for each in cell.outputs if WIDGET not in each.get("data", ())]
+            cell.outputs = [each for each in shown_always if not each.get("text", "").startswith(FONT_LIST)]
             for texts in [part for output in cell.outputs for part in (output, output.get("data", {}))]:
                 for kind in {"text", "text/plain"} & set(texts):
                     texts[kind] = re.sub(MACHINE_PATHS, "", texts[kind])
     return notebook
 
 
-def _one_line(error):
-    """An exception in one line; an error in a cell is told as the cell raised it."""
+def _one_line(error, template):
+    """An exception in one line; an error in a cell is told as the cell raised it, and whether the cells were edited."""
     name, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
     if name == "DeadKernelError":
         return KILLED
     message = " ".join(message.split())
-    return message if name in OUR_ERRORS else f"{name}: {message}" if message else name
+    if name in OUR_ERRORS:
+        return message
+    edited = git("diff", "--name-only", "HEAD", "--", template)
+    hint = f" ({shown(template)} was edited: git diff {shown(template)} shows how)" if edited else ""
+    return (f"{name}: {message}" if message else name) + hint
 
 
 def _end_with_the_launcher():
@@ -144,8 +145,9 @@ def _end_with_the_launcher():
 if __name__ == "__main__":
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    job = json.loads(sys.argv[1])
     try:
-        _execute(**json.loads(sys.argv[1]))
+        _execute(**job)
     except Exception as error:
         logging.exception("the notebook has failed")
-        sys.exit(f"error: {_one_line(error)}")
+        sys.exit(f"error: {_one_line(error, job['template'])}")

@@ -8,7 +8,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from lib.analyse.results import load_runs
-from lib.files import ROOT, StudyError, atomic_write, outputs_folder, shown
+from lib.files import ROOT, StudyError, atomic_write, outputs_folder, read_json, shown, write_json
 from lib.launch.notebook import run_process
 from lib.runs import finished_runs
 from lib.study import SEPARATOR
@@ -32,20 +32,23 @@ def write_pages(study, name):
 def ensure_notebooks(study, name):
     """{arm: path of an executed training notebook} for each arm with a finished run, of whatever variant.
 
-    A notebook that is missing is executed again over the finished run, which repeats nothing. Until the primary
-    comparison is complete, none shows a run of it: two of them would show a first difference.
+    A notebook that is missing, or shows another run, is executed over the finished run, which repeats nothing. Until
+    the primary comparison is complete, none shows a run of it: two of them would show a first difference.
     """
     notebooks, runs = {}, load_runs(study)
     withheld = set(runs.loc[runs["withheld"], "arm"])
-    for config, folder, _ in finished_runs(study):
+    for config, folder, summary in finished_runs(study):
         arm = config.arm.split(SEPARATOR)[0]
         if config.validation_images or arm in notebooks or config.arm in withheld:
             continue
         executed, kept = folder / "notebook.ipynb", outputs_folder(study.name) / "notebooks" / f"train-{arm}.ipynb"
-        if not executed.exists() and not kept.exists():
+        shows = f"{config.arm} seed {config.seed}, finished {summary['finished_utc']}"
+        earlier = (read_json(kept) or {"metadata": {}})["metadata"].get("shows")
+        if not read_json(executed) and earlier != shows:
             run_process(study, name, config, {}).wait()
-        if executed.exists():
-            atomic_write(kept, executed.read_bytes())
+        if notebook := read_json(executed):
+            notebook["metadata"]["shows"] = shows
+            write_json(kept, notebook)
         notebooks[arm] = kept
     return notebooks
 

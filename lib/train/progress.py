@@ -21,10 +21,9 @@ class RunProgress:
             if rows:
                 print(_line(rows, self.config.epochs), flush=True)
             return
-        import matplotlib.pyplot as plt  # none of these where there is no notebook
-        from IPython.display import Markdown, display
+        from IPython.display import Markdown, display  # neither of these where there is no notebook
 
-        from lib.analyse.figures import learning_curves
+        from lib.analyse.figures import arm_name, learning_curves, picture
 
         if self.bar is None:
             # the place of the curve, above the bar: output between two states of the bar would tear it in two
@@ -35,8 +34,7 @@ class RunProgress:
         self.bar.update(len(rows) - self.bar.n)
         if rows and self.curve:  # None outside a notebook
             figure = learning_curves(pd.DataFrame(rows).assign(arm=self.config.arm, seed=self.config.seed))
-            plt.close(figure)
-            self.curve.update(figure)
+            self.curve.update(picture(figure, f"Training loss and accuracy of {arm_name(self.config.arm)} so far."))
         if len(rows) == self.config.epochs:
             self.close()
             print("trained, now evaluated …", flush=True)

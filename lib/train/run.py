@@ -125,14 +125,8 @@ class Run:
         return fixed_answers(self.config, len(CLASSES[self.config.dataset]))
 
     def _save_checkpoint(self, state, rows):
-        content = {
-            "config": self.config.model_dump(),
-            "fingerprint": self._data["data_fingerprint"],
-            "machine": self._machine,
-            "fixed_answers": self._answers,
-            "rows": rows,
-            "trainer": state,
-        }
+        content = {"config": self.config.model_dump(), "fingerprint": self._data["data_fingerprint"]}
+        content |= {"machine": self._machine, "fixed_answers": self._answers, "rows": rows, "trainer": state}
         buffer = io.BytesIO()  # torch.save itself tells of a full disk in words that nobody understands
         torch.save(content, buffer)
         atomic_write(self.folder / "checkpoint.pt", buffer.getbuffer())
@@ -158,8 +152,7 @@ class Run:
             raise StudyError(f"{shown(path)} stems from another network than today's code: go back to it, or {anew}")
         if machine != self._machine:
             there, here = (f"{each['precision']} on {each['device']}" for each in (machine, self._machine))
-            print(f"the checkpoint was trained in {there}, which cannot go on in {here}: starting over")
-            return
+            raise StudyError(f"{shown(path)} was trained in {there}, which cannot go on in {here}: go back, or {anew}")
         self._trainer.restore(state["trainer"])
         self.rows = state["rows"]
 
@@ -172,16 +165,10 @@ class Run:
         write_json(path, environment)
 
     def _write_summary(self, scores):
-        self.summary = {
-            "config_hash": config_hash(self.config.model_dump()),
-            **self._data,
-            **scores,
-            **self._costs,
-            "train_seconds": sum(row["train_seconds"] for row in self.rows),
-            **self._machine,
-            "fixed_answers": self._answers,
-            "finished_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
+        self.summary = {"config_hash": config_hash(self.config.model_dump())} | self._data | scores | self._costs
+        self.summary["train_seconds"] = sum(row["train_seconds"] for row in self.rows)
+        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.summary |= self._machine | {"fixed_answers": self._answers, "finished_utc": finished}
         write_json(self.folder / "summary.json", self.summary)
         for left in ("checkpoint.pt", "failure.json"):
             (self.folder / left).unlink(missing_ok=True)
@@ -201,20 +188,13 @@ def describe_environment(trainer):
             packages[name] = metadata.version(name)
     told = os.environ.get("STUDY_COMMIT")  # of a copy, whatever history lies beside it
     changes = None if told else git("status", "--porcelain", "--", "lib", "notebooks")
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "packages": packages,
-        "device": trainer.device.type,
-        "device_name": device_name(trainer.device),
-        "precision": trainer.precision,
-        "speedups": dataclasses.asdict(trainer.speedups),
-        "threads": torch.get_num_threads(),
-        "cpu_count": os.cpu_count(),
-        "training_code": _training_code(),
-        "commit": told or git("rev-parse", "HEAD"),
-        "uncommitted_changes": None if changes is None else bool(changes),
-    }
+    system, device = f"{platform.system()} {platform.machine()}", trainer.device
+    found = {"python": platform.python_version(), "system": system, "packages": packages}
+    found |= {"device": device.type, "device_name": device_name(device), "precision": trainer.precision}
+    found |= {"speedups": dataclasses.asdict(trainer.speedups)}
+    found |= {"threads": torch.get_num_threads(), "cpu_count": os.cpu_count(), "training_code": _training_code()}
+    commit, uncommitted = told or git("rev-parse", "HEAD"), None if changes is None else bool(changes)
+    return found | {"commit": commit, "uncommitted_changes": uncommitted}
 
 
 def _training_code():
