@@ -32,7 +32,6 @@ BATCHES = {  # MD5 of the official files
 }
 SPLIT_SEED = 2018  # of the held-out split, the same for every run
 TIMEOUT_SECONDS = 30  # without an answer, for downloads
-CONNECT_SECONDS = 5  # to reach a server for what is optional
 CIFAR10H_URL = "https://raw.githubusercontent.com/jcpeterson/cifar-10h/master/data/cifar10h-probs.npy"
 CIFAR10H_SHA256 = "436ae98620e00073f9d08585ac870573b588853e7af9f54eb1647408114af77d"
 
@@ -115,7 +114,7 @@ def human_labels():
             import pooch
 
         pooch.get_logger().setLevel("WARNING")
-        download = pooch.HTTPDownloader(timeout=(CONNECT_SECONDS, TIMEOUT_SECONDS))
+        download = pooch.HTTPDownloader(timeout=(5, TIMEOUT_SECONDS))  # to connect, to answer
         name = "cifar10h-probs.npy"
         path = pooch.retrieve(CIFAR10H_URL, f"sha256:{CIFAR10H_SHA256}", name, data_folder(), downloader=download)
         return np.load(path, allow_pickle=False)

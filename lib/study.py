@@ -172,8 +172,7 @@ class Study(StudyFile):
         of_arm = {config.seed: config for config in everything if config.arm == arm}
         if not of_arm:
             known = suggestion(arm, {config.arm for config in everything})
-            how = "(a new one goes into arms and a stage of the study file)"
-            raise StudyError(f"study {self.name!r} has no arm {arm!r}{known} {how}")
+            raise StudyError(f"study {self.name!r} has no arm {arm!r}{known} (a new one goes into arms and a stage)")
         if seed not in of_arm:
             has = f"study {self.name!r} has no seed {seed!r} for {arm}, only {sorted(of_arm)}"
             raise StudyError(f"{has}: add it to the seeds of a stage in the study file")

@@ -231,7 +231,8 @@ def test_effects_hold_every_arm_against_the_baseline_of_its_variant(paper):
 def test_results_of_the_whole_study_have_the_agreed_keys_and_are_plain(paper):
     summary = compare.summary(paper, load_runs(paper))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    keys = "study title data_source data_fingerprint stages winners primary arms contrasts trends effects deviations"
+    keys = "study title data_source data_fingerprint stages winners primary arms contrasts trends effects"
+    keys += " gate_table lesion_table deviations"
     assert list(summary) == keys.split()
     keys = "arm baseline planned_pairs complete n_pairs difference_pp seed_interval_pp crossed_interval_pp p_value"
     keys += " brier by_kind sign_flip_p tost_p excludes_zero excludes_published_gain sd_difference_pp seed_correlation"

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib.analyse import results, statistics
+from lib.analyse.gates import gate_table, lesion_table
 from lib.files import StudyError
 from lib.runs import finished_runs
 from lib.study import SEPARATOR, label
@@ -187,12 +188,12 @@ def mixed_table(study, runs):
 
 
 def arm_table(study, runs):
-    """Index arm: n_runs, test accuracy (fraction, NaN while withheld; mean, SD), size, mean seconds of training."""
+    """Index arm: n_runs, test accuracy (fraction, NaN while withheld; mean, SD), size, mean training loss, seconds."""
     primary = runs["arm"].isin([study.arm, study.baseline])
     arms = runs[~primary | runs["seed"].isin(results.primary_seeds(study))].groupby("arm", sort=False)
     accuracy = arms["test_accuracy"].agg(["mean", "std"]).set_axis(["test_accuracy_mean", "test_accuracy_sd"], axis=1)
-    table = accuracy.join(arms[["parameters", "multiply_adds", "withheld"]].first())
-    return table.assign(n_runs=arms.size(), train_seconds_mean=arms["train_seconds"].mean())
+    table = accuracy.join(arms[["parameters", "multiply_adds", "withheld"]].first()).assign(n_runs=arms.size())
+    return table.join(arms[["train_loss", "train_seconds"]].mean().add_suffix("_mean"))
 
 
 def summary(study, runs):
@@ -211,6 +212,7 @@ def summary(study, runs):
         "primary": names | first,
         "arms": _plain(arm_table(study, runs), "index"),
         **{table.__name__: _plain(table(study, runs)) for table in (contrasts, trends, effects)},
+        **{table.__name__: _plain(table(study, runs)) for table in (gate_table, lesion_table)},
         "deviations": [*_plain(results.deviations(study)), *_plain(mixed_table(study, runs))],
     }
 

@@ -10,7 +10,7 @@ from lib.runs import diverged_runs, finished_runs, load_logits, load_table
 from lib.study import RunConfig, label
 
 PREREGISTERED, PREREGISTRATION = "paper", "report/preregistration.md"
-MEASURED = ("test_accuracy", "test_loss", "parameters", "multiply_adds", "train_seconds", "finished_utc")
+MEASURED = ("test_accuracy", "test_loss", "train_loss", "parameters", "multiply_adds", "train_seconds", "finished_utc")
 
 
 def load_runs(study):
@@ -18,17 +18,18 @@ def load_runs(study):
 
     kind: device, precision and version of torch, "AMD EPYC, bf16, torch 2.14.1"; origin: that and the training code. A
     run that was resumed elsewhere or with other code has several, joined by " + ", and is not uniform. Accuracies are
-    fractions. withheld: until the primary comparison is complete, the test scores of its two arms are missing, so that
-    no analysis can show their difference. Empty while only runs of the tuning are finished. Raises StudyError where
-    none is, and as finished_runs does.
+    fractions; train_loss is that of the last epoch, in nats. withheld: until the primary comparison is complete, the
+    scores of its two arms are missing, so that no analysis can show their difference. Empty while only runs of the
+    tuning are finished. Raises StudyError where none is, and as finished_runs does.
     """
     found = _tested(study)
-    rows = [{**config.model_dump(), **summary, **_origin(_environment(folder))} for config, folder, summary in found]
+    last = {folder: load_table(folder, "metrics.csv")["train_loss"].iloc[-1] for _, folder, _ in found}
+    rows = [{**c.model_dump(), **summary, **_origin(_environment(f)), "train_loss": last[f]} for c, f, summary in found]
     columns = None if rows else [*RunConfig.model_fields, *MEASURED, *_origin({})]
     runs = pd.DataFrame(rows, columns=columns)
     primary_arms = runs["arm"].isin([study.arm, study.baseline])
     runs["withheld"] = primary_arms & (not primary_is_complete(study))
-    runs.loc[runs["withheld"], ["test_accuracy", "test_loss"]] = np.nan
+    runs.loc[runs["withheld"], ["test_accuracy", "test_loss", "train_loss"]] = np.nan
     return runs
 
 

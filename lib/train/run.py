@@ -189,12 +189,11 @@ def describe_environment(trainer):
     told = os.environ.get("STUDY_COMMIT")  # of a copy, whatever history lies beside it
     changes = None if told else git("status", "--porcelain", "--", "lib", "notebooks")
     system, device = f"{platform.system()} {platform.machine()}", trainer.device
-    found = {"python": platform.python_version(), "system": system, "packages": packages}
-    found |= {"device": device.type, "device_name": device_name(device), "precision": trainer.precision}
-    found |= {"speedups": dataclasses.asdict(trainer.speedups)}
-    found |= {"threads": torch.get_num_threads(), "cpu_count": os.cpu_count(), "training_code": _training_code()}
-    commit, uncommitted = told or git("rev-parse", "HEAD"), None if changes is None else bool(changes)
-    return found | {"commit": commit, "uncommitted_changes": uncommitted}
+    kept = {"python": platform.python_version(), "system": system, "packages": packages}
+    kept |= {"device": device.type, "device_name": device_name(device), "precision": trainer.precision}
+    kept |= {"speedups": dataclasses.asdict(trainer.speedups), "threads": torch.get_num_threads()}
+    kept |= {"cpu_count": os.cpu_count(), "training_code": _training_code(), "commit": told or git("rev-parse", "HEAD")}
+    return kept | {"uncommitted_changes": None if changes is None else bool(changes)}
 
 
 def _training_code():
