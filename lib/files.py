@@ -117,9 +117,9 @@ def lock(folder, what):
 
 def git(*arguments):
     """What `git <arguments>` prints in this repository, stripped; None without git or a repository of our own."""
-    ours = f"--git-dir={ROOT / '.git'}"  # so that a copy inside somebody else's repository does not count as part of it
+    ours = f"--git-dir={ROOT / '.git'}", f"--work-tree={ROOT}"  # and no repository in which a copy may lie
     try:
-        done = subprocess.run(["git", ours, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *ours, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -11,10 +11,7 @@ from lib.analyse import figures
 matplotlib.use("Agg")
 pytestmark = pytest.mark.filterwarnings("error")
 
-
-@pytest.fixture(autouse=True)
-def house_style():
-    figures.use_style()
+figures.use_style()
 
 
 def test_the_users_own_settings_change_nothing():

@@ -51,12 +51,12 @@ def test_parameters_keep_their_types_and_nothing_of_other_notebooks_leaks_in(sta
     startup.mkdir(parents=True)
     (startup / "mine.py").write_text("print = None")
     parameters = {"study": "001", "arm": "2018", "seed": 7, "settings": {"epochs": 2}}
-    code = "import os\nnames = 'PYTHONSTARTUP', 'JUPYTER_PATH', 'PYTHONNOUSERSITE'\n"
+    code = "import os\nnames = 'PYTHONSTARTUP', 'MATPLOTLIBRC', 'PYTHONNOUSERSITE'\n"
     code += "print([study, arm, seed, settings], *map(os.environ.get, names))"
     process = start(code, parameters)
     process.wait()
     (printed,) = nbformat.read(process.output, as_version=4).cells[-1].outputs
-    assert printed.text == "['001', '2018', 7, {'epochs': 2}] None None 1\n"
+    assert printed.text == "['001', '2018', 7, {'epochs': 2}] None /dev/null 1\n"
 
 
 def test_a_kernel_may_take_ten_minutes_to_start_and_two_may_want_the_same_port(tmp_path, monkeypatch):

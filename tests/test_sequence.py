@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from unittest.mock import MagicMock
 
@@ -231,8 +230,7 @@ def bare_machine(tmp_path, monkeypatch):
 
 def unpack(archives, folder):
     for archive in archives:
-        with tarfile.open(archive) as found:
-            found.extractall(folder, filter="data")
+        shutil.unpack_archive(archive, folder, filter="data")
     return len(list(folder.rglob("summary.json")))
 
 

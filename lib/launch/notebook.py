@@ -35,7 +35,7 @@ class NotebookProcess:
         # not what the user has set for other notebooks: kernels, backends, search paths
         foreign = ("IPYTHON", "JUPYTER", "MATPLOTLIB", "MPLBACKEND", "PYTHON")
         ours = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        ours |= {"STUDY_HEADLESS": "1", "PYTHONUTF8": "1"}
+        ours |= {"STUDY_HEADLESS": "1", "PYTHONUTF8": "1", "MATPLOTLIBRC": os.devnull}
         ours |= {"PYTHONNOUSERSITE": "1"} if sys.flags.no_user_site else {}
         job = json.dumps({"template": str(template), "output": str(output), "parameters": parameters})
         try:

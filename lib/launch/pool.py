@@ -63,7 +63,9 @@ def check_trainable(study, configs):
         for config in {config.arm: config for config in configs}.values():
             build_model(config, 10)
     finished, arms = finished_runs(study), {config.arm for config in configs}
-    for config, folder in {run[0].arm: run[:2] for run in finished if run[0].arm in arms}.values():
+    asked = [run[:2] for run in finished if run[0].arm in arms]  # the first and the last of each arm
+    ends = [{config.arm: (config, folder) for config, folder in each} for each in (asked[::-1], asked)]
+    for config, folder in dict.fromkeys((*ends[0].values(), *ends[1].values())):
         if stale := Run(config, folder).stale:
             raise StudyError(stale)
     dataset = load_dataset(configs[0].dataset)

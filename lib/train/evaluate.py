@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from lib.analyse.statistics import nll
-from lib.data import split_indices
+from lib.data import CLASSES, split_indices
 from lib.runs import stored_logits
 from lib.train.models import build_model
 from lib.train.trainer import DivergedError, Speedups, Trainer
@@ -159,8 +159,8 @@ def _eta_squared(deviations, labels):
     return float((sums**2 / counts).sum() / (deviations**2).sum())
 
 
-def fixed_answers(config, classes):
-    """Logits of four fixed images, 4 lists of `classes` floats each: `untrained`, and `after_one_step` of training.
+def fixed_answers(config):
+    """Logits of four fixed images, 4 lists of floats each: `untrained`, and `after_one_step` of training.
 
     They tell whether today's code still builds and trains the network of a finished run: the step covers crops, loss
     and optimizer too. Computed on the CPU in float32, from the seed of the config, with six digits kept.
@@ -169,7 +169,7 @@ def fixed_answers(config, classes):
     # a small learning rate, so that rounding is not magnified
     changes = {"batch_size": FIXED_IMAGES, "epochs": 1, "warmup_epochs": 0.0, "learning_rate": 0.01}
     config = config.model_copy(update=changes)
-    model = build_model(config, classes)
+    model = build_model(config, len(CLASSES[config.dataset]))
     trainer = Trainer(config, model, images, np.arange(FIXED_IMAGES), torch.device("cpu"), "fp32", Speedups())
     answers = {"untrained": trainer.predict(images)}
     trainer.train_epoch()
