@@ -47,7 +47,7 @@ def evaluate(function, results):
     """What the function finds in the results; None where they have no such number yet."""
     try:
         return function(results)
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError, ValueError):
         return None
 
 

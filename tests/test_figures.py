@@ -10,7 +10,6 @@ from lib.analyse import figures
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.filterwarnings("error")
-
 figures.use_style()
 
 

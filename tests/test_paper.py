@@ -18,25 +18,26 @@ PLAIN_RATE = {"stage": "plain_rate", "planned": 10, "finished": 0}
 REPLICATED = {"n_pairs": 10, "complete": True, "difference_pp": -0.6, "seed_interval_pp": [-0.8, -0.4]}
 REPLICATED |= {"crossed_interval_pp": [-0.85, -0.35], "sd_difference_pp": 0.3, "seed_correlation": -0.1}
 REPLICATED |= {"sign_flip_p": 2**-9, "brier": {"arm": 0.11, "baseline": 0.1, "interval": [0.005, 0.015]}}
-BLOCK = {"n_constant": 10, "sd_images": 0.01, "eta_squared": 0.2, "eta_squared_null_95": 0.001}
-LESION = {"block": "all", "drop_pp": 2.0, "low_pp": 1.0}
+GATES = [{"n_constant": n, "eta_squared": 0.2 + 0.1 * (n == 4)} for n in (0, 0, 0, 7, 0, 10, 4, 10)]
+COSTS = dict.fromkeys(("block1", "block2", "block3", "all"), 1.0) | {f"block{block}": 0.0 for block in range(4, 9)}
 RESULTS = {  # as compare.summary gives them while the primary comparison is not complete
     "study": "paper",
     "data_source": "cifar10",
     "data_fingerprint": OFFICIAL_FINGERPRINT,
-    "stages": [
-        {"stage": name, "planned": planned, "finished": 3 * (name != "literal")} for name, planned in PLANNED.items()
-    ],
+    "stages": [{"stage": n, "planned": p, "finished": 3 * (n != "literal")} for n, p in PLANNED.items()],
     "winners": {"resnet18": {"learning_rate": 0.2}, "se_resnet18": {"learning_rate": 0.4}},
     "primary": {"n_pairs": 1, "planned_pairs": 10, "complete": False, "difference_pp": None},
     "deviations": [{"deviation": "missing runs", "where": "primary", "count": 17, "detail": "of 20"}],
 }
 ARMS = {"resnet18": {"test_accuracy_mean": 0.93, "train_loss_mean": 0.1}}
 ARMS["se_resnet18"] = {"test_accuracy_mean": 0.924, "train_loss_mean": 0.2}
-RESULTS["trends"] = []
-RESULTS["replication"] = {"primary": REPLICATED, "stages": [PLAIN_RATE], "arms": ARMS}
-RESULTS["replication"]["gate_table"] = [*[BLOCK] * 6, BLOCK | {"eta_squared": 0.4}, BLOCK]
-RESULTS["replication"]["lesion_table"] = [LESION | {"lesion": "mean"}, LESION | {"lesion": "shuffled"}]
+RESULTS |= {"trends": [], "replication": {"primary": REPLICATED, "stages": [PLAIN_RATE], "arms": ARMS}}
+RESULTS["replication"]["gate_table"] = [{"block": f"block{i}", **gates} for i, gates in enumerate(GATES, start=1)]
+RESULTS["replication"]["lesion_table"] = [
+    {"lesion": lesion, "block": block, "drop_pp": cost, "low_pp": cost - 0.5, "high_pp": cost + 0.5}
+    for lesion in ("mean", "shuffled")
+    for block, cost in COSTS.items()
+]
 OLD_PDF = b"the last good one"
 DOCUMENT = r"\documentclass{article}\usepackage{iclrstyle,times}\begin{document}\input{numbers}%s\end{document}"
 needs_tex = pytest.mark.skipif(not all(map(shutil.which, ("latexmk", "pdflatex", "bibtex"))), reason="no TeX")
