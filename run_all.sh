@@ -98,4 +98,4 @@ set_up_system chromium chromium
 set_up_system slurmctld "slurm-wlm munge"
 shift
 cd "$root"
-exec .venv/bin/python -m pytest -m "" -n auto --maxprocesses 4 --dist worksteal "$@" # slow tests as well
+exec .venv/bin/python -m pytest -m "" -n auto --maxprocesses 4 --dist load --maxschedchunk 1 "$@" # slow tests as well

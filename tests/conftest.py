@@ -31,6 +31,10 @@ stages:
 """
 
 
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # else a long one comes last and alone
+
+
 def pytest_runtest_logreport(report):
     name = report.nodeid.split("[")[0].rpartition("/")[2]
     if report.when == "call" or report.failed:

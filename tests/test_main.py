@@ -28,7 +28,7 @@ tuning: {arms: [resnet18, se_resnet18], seeds: [7], validation_images: 97, grid:
 
 @pytest.fixture
 def study_file(tmp_path):
-    return write_study(tmp_path, STUDY.replace("seeds: 2", "seeds: 1"))
+    return write_study(tmp_path, STUDY.replace("seeds: 2", "seeds: 1").replace("epochs: 2", "epochs: 4"))
 
 
 @pytest.fixture
@@ -78,29 +78,27 @@ def notebooks_of(study_file):
         with contextlib.suppress(OSError):
             words = (folder / "cmdline").read_bytes().decode().split("\0")
             parameters = json.loads(words[3])["parameters"] if "lib.launch.notebook" in words else {}
-            if parameters.get("study") == str(study_file):
+            if parameters.get("study") == str(study_file) and parameters["arm"]:
                 found[parameters["arm"]] = int(folder.name)
     return found
 
 
 @pytest.mark.slow
 def test_from_kill_9_and_a_killed_run_to_a_finished_study_that_is_analysed_again_alike(study_file):
-    first = start_lib("--study", study_file)
-    wait_until(lambda: files("metrics.csv"))
-    second = end(start_lib("--study", study_file))
-    assert "study 'tiny' is already being worked on" in one_error_line(second)
-    first.kill()
-    end(first)
-    wait_until(lambda: not notebooks_of(study_file), seconds=60)
-    third = start_lib("--study", study_file, "--jobs", 2)
+    first = start_lib("--study", study_file, "--jobs", 2)
     wait_until(lambda: notebooks_of(study_file))
+    assert "study 'tiny' is already being worked on" in one_error_line(end(start_lib("--study", study_file)))
     victim, process_id = notebooks_of(study_file).popitem()
     os.kill(process_id, signal.SIGKILL)
-    assert end(third).returncode == 1
-    (line,) = [line for line in third.err.splitlines() if line.startswith("failed: ")]
+    assert end(first).returncode == 1
+    (line,) = [line for line in first.err.splitlines() if line.startswith("failed: ")]
     assert line.startswith(f"failed: {victim} seed 0: its process was killed")
     before = files("summary.json")
     assert len(before) == 1
+    second = start_lib("--study", study_file)
+    wait_until(lambda: files(f"{victim}/*/metrics.csv"))
+    second.kill()
+    wait_until(lambda: not notebooks_of(study_file), seconds=60)
     strange = {"PYTHONIOENCODING": "latin-1", "LC_ALL": "C", "HOME": "/proc/none"}  # Latin-1 has no ellipsis
     done = end(start_lib("--study", study_file, **strange))
     assert done.returncode == 0 and "error" not in done.err and "\r" not in done.err, done.err
@@ -125,8 +123,7 @@ def test_ctrl_c_and_sigterm_stop_all_processes(number, status, study_file):
     process = start_lib("--study", study_file, "--jobs", 1)
     wait_until(lambda: files("config.json"))
     process.send_signal(number)
-    end(process)
-    assert process.returncode == status and "Traceback" not in process.err and "failed" not in process.err
+    assert end(process).returncode == status and "Traceback" not in process.err and "failed" not in process.err
     assert len(files("config.json")) == 1 and not files("summary.json")  # no other run was started
     wait_until(lambda: is_free(run_folder("tiny", "resnet18", 0)) and not notebooks_of(study_file), seconds=60)
 
