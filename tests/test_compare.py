@@ -242,6 +242,8 @@ def test_results_of_the_whole_study_have_the_agreed_keys_and_are_plain(paper):
     assert all(row["planned"] == row["finished"] for row in summary["stages"])
     assert set(summary["arms"]) == {config.arm for config in paper.runs if not config.validation_images}
     assert summary["arms"][SE]["n_runs"] == 10
+    kept = {"n_runs", "test_accuracy_mean", "test_accuracy_sd", "parameters", "train_seconds_mean"}
+    assert all(kept <= set(row) and row["withheld"] is False for row in summary["arms"].values())
     assert summary["arms"][NARROW]["test_accuracy_mean"] == pytest.approx(0.87, abs=0.005)
 
 

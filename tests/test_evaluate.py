@@ -120,7 +120,7 @@ def test_eta_squared_agrees_with_the_f_test_of_each_channel():
     assert module.gate_statistics(gates, labels)["eta_squared"] == pytest.approx(expected)
 
 
-def test_eta_squared_of_gates_that_know_all_or_nothing_of_the_class():
+def test_eta_squared_of_gates_that_know_all_or_nothing_of_the_class_or_do_not_vary():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 1000)
     assert module.gate_statistics(rng.random((10, 16))[labels], labels)["eta_squared"] == pytest.approx(1)
@@ -128,3 +128,5 @@ def test_eta_squared_of_gates_that_know_all_or_nothing_of_the_class():
     # under permutation the expected share is (classes − 1) / (images − 1), whatever the gates
     assert found["eta_squared"] == pytest.approx(9 / 999, rel=0.5)
     assert found["eta_squared_null"] == pytest.approx(9 / 999, rel=0.03)
+    constant = np.broadcast_to(np.array([0.1, 0.3, 0.7, 1e-6], np.float32), (1000, 4))
+    assert module.gate_statistics(constant, labels)["eta_squared"] is None

@@ -91,6 +91,15 @@ def test_sign_flips_are_exact_for_many_pairs_and_not_given_where_they_cannot_be_
     assert statistics.sign_flip_p(np.ones(5)) is statistics.sign_flip_p(np.ones(21)) is None
 
 
+@pytest.mark.parametrize("margin", [0.05, 0.25, 1.0])
+@pytest.mark.parametrize("mean", [-0.2, 0.0, 0.1])
+def test_tost_is_the_larger_of_two_one_sided_t_tests(margin, mean):
+    differences = np.random.default_rng(0).normal(mean, 0.2, 12)
+    above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+    assert statistics.equivalence_p(differences, margin) == pytest.approx(max(above, below))
+
+
 def test_crossed_interval_uses_the_mean_squares_of_a_two_way_analysis_of_variance():
     generator = np.random.default_rng(0)
     arm = generator.random((4, 9)) < np.add.outer([0.9, 0.3, 0.8, 0.5], [0.4, -0.4, 0.3] * 3)
