@@ -53,14 +53,13 @@ def tiny_config(**changes):
     """Config of a run on tiny_dataset() that trains for less than a second."""
     settings = {"arm": "se_resnet18", "seed": 0, "architecture": "se_resnet18", "dataset": "digits", "width": 1 / 16}
     settings |= {"reduction": 4, "epochs": 3, "warmup_epochs": 1.0, "batch_size": 32, "lesion_images": 20}
-    settings["precision"] = "fp32"
-    return RunConfig(**{**settings, **changes})
+    return RunConfig(**(settings | {"precision": "fp32"} | changes))
 
 
-def tiny_dataset():
-    """The first 96 training and 40 test images of digits."""
+def tiny_dataset(images=96):
+    """The first so many training and 40 test images of digits."""
     digits = load_dataset("digits")
-    train = digits.train_images[:96], digits.train_labels[:96]
+    train = digits.train_images[:images], digits.train_labels[:images]
     return Dataset("digits", *train, digits.test_images[:40], digits.test_labels[:40])
 
 
@@ -72,11 +71,6 @@ def isolation(monkeypatch, tmp_path):
     for variable in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-
-
-@pytest.fixture(scope="session")
-def make_config():
-    return tiny_config
 
 
 @pytest.fixture(scope="session")

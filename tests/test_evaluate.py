@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_config
 from sklearn.feature_selection import f_classif
 from torch.nn import functional
 
@@ -15,11 +16,11 @@ BLOCKS = [f"block{number}" for number in range(1, 9)]
 
 
 @pytest.fixture
-def make_trained(make_config, dataset):
+def make_trained(dataset):
     """Builds a trainer after one epoch; noise on its gates makes images and channels differ visibly."""
 
     def make(architecture):
-        config = make_config(architecture=architecture, reduction=1, epochs=1, warmup_epochs=0, batch_size=16)
+        config = tiny_config(architecture=architecture, reduction=1, epochs=1, warmup_epochs=0, batch_size=16)
         arrays = dataset.train_images, dataset.train_labels
         trainer = Trainer(config, build_model(config, 10), *arrays, torch.device("cpu"), "fp32")
         trainer.train_epoch()

@@ -46,11 +46,7 @@ def page(checkout, tmp_path):
     api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     how = {"executable_path": shutil.which("chromium") or pytest.skip("apt-get install chromium")}
     how["args"] = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox refuses root
-    with (
-        (tmp_path / "log").open("w") as log,
-        api.sync_playwright() as playwright,
-        playwright.chromium.launch(**how) as browser,
-    ):
+    with api.sync_playwright() as tools, tools.chromium.launch(**how) as browser, (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=checkout, env=environment, stdout=log, stderr=log)
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 1000})

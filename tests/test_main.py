@@ -21,9 +21,7 @@ from lib.launch import pool, slurm
 from lib.paper import MissingTeXError
 from lib.study import load_study
 
-TUNING = """
-tuning: {arms: [resnet18, se_resnet18], seeds: [7], validation_images: 97, grid: {learning_rate: [0.05, 0.1]}}
-"""
+TUNING = "tuning: {arms: [resnet18, se_resnet18], seeds: [7], validation_images: 9, grid: {learning_rate: [0.05, 0.1]}}"
 
 
 @pytest.fixture
@@ -84,10 +82,10 @@ def notebooks_of(study_file):
 
 
 @pytest.mark.slow
-def test_from_kill_9_and_a_killed_run_to_a_finished_study_that_is_analysed_again_alike(study_file):
+def test_from_kill_9_and_a_killed_run_to_a_finished_study_that_is_analysed_again_alike(study_file, run_here):
     first = start_lib("--study", study_file, "--jobs", 2)
     wait_until(lambda: notebooks_of(study_file))
-    assert "study 'tiny' is already being worked on" in one_error_line(end(start_lib("--study", study_file)))
+    assert "study 'tiny' is already being worked on" in one_error_line(run_here("--study", study_file))
     victim, process_id = notebooks_of(study_file).popitem()
     os.kill(process_id, signal.SIGKILL)
     assert end(first).returncode == 1
@@ -112,7 +110,7 @@ def test_from_kill_9_and_a_killed_run_to_a_finished_study_that_is_analysed_again
         outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
         assert outputs and not {output.get("name", output.output_type) for output in outputs} & {"stderr", "error"}
     assert not [path for path in found if path.name == "checkpoint.pt" or "partial" in path.name]
-    again = end(start_lib("--study", study_file))
+    again = run_here("--study", study_file)
     assert again.returncode == 0 and "2 of 2 runs are complete" in again.out
     assert files() == found
 
@@ -129,8 +127,9 @@ def test_ctrl_c_and_sigterm_stop_all_processes(number, status, study_file):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_named_and_no_run_counts_as_complete(study_file, small_disk):
-    done = end(start_lib("--study", study_file, STUDY_OUTPUTS=str(small_disk)))
+def test_a_full_disk_is_named_and_no_run_counts_as_complete(study_file, small_disk, run_here, monkeypatch):
+    monkeypatch.setenv("STUDY_OUTPUTS", str(small_disk))
+    done = run_here("--study", study_file)
     assert done.returncode == 1 and ("the disk is full" in done.err or "No space left on device" in done.err)
     assert not list(small_disk.rglob("summary.json"))
 

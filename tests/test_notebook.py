@@ -42,9 +42,8 @@ def start(tmp_path):
 
 @pytest.mark.slow
 def test_parameters_keep_their_types_and_nothing_of_other_notebooks_leaks_in(start, tmp_path, monkeypatch):
-    monkeypatch.setenv("MPLBACKEND", "nonsense")
-    monkeypatch.setenv("PYTHONSTARTUP", "nonsense")
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    for name in ("MPLBACKEND", "PYTHONSTARTUP", "JUPYTER_PATH"):
+        monkeypatch.setenv(name, "nonsense")
     monkeypatch.setattr(notebook.sys, "flags", SimpleNamespace(no_user_site=1))  # as run_all.sh starts it
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     startup = tmp_path / "ipython" / "profile_default" / "startup"

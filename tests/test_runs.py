@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import tiny_config
 from made_runs import ENVIRONMENT, make_run, make_study, small_study
 from scipy import stats
 
@@ -17,9 +18,9 @@ PRIMARY = ("resnet18", "se_resnet18")
 
 
 @pytest.fixture
-def folder(tmp_path, make_config):
-    """The folder of a finished run of make_config()."""
-    make_run(tmp_path, make_config())
+def folder(tmp_path):
+    """The folder of a finished run of tiny_config()."""
+    make_run(tmp_path, tiny_config())
     return tmp_path
 
 
@@ -34,18 +35,18 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["summary.json", "config.json", "test_logits.npz", "metrics.csv"])
-def test_a_damaged_file(folder, make_config, name, damage):
+def test_a_damaged_file(folder, name, damage):
     DAMAGES[damage](folder / name)
     if name.endswith(".json"):  # cut short before it was complete: it is made again
-        assert read_summary(folder, make_config()) is None
+        assert read_summary(folder, tiny_config()) is None
         return
     with pytest.raises(StudyError, match=rf"^[^\n]*{name} [^\n]*delete its folder and run again$"):
         load_logits(folder) if name.endswith(".npz") else load_table(folder, name)
 
 
 @pytest.mark.parametrize(("part", "held_out"), [("test", 0), ("val", 20)])
-def test_a_run_is_finished_when_its_results_are_there(tmp_path, make_config, part, held_out):
-    config = make_config(validation_images=held_out)
+def test_a_run_is_finished_when_its_results_are_there(tmp_path, part, held_out):
+    config = tiny_config(validation_images=held_out)
     assert read_summary(tmp_path, config) is None
     make_run(tmp_path, config)
     summary = read_summary(tmp_path, config)
@@ -54,20 +55,20 @@ def test_a_run_is_finished_when_its_results_are_there(tmp_path, make_config, par
         assert read_summary(tmp_path, config) is None
 
 
-def test_a_run_of_other_settings_is_refused_with_what_differs(folder, make_config):
+def test_a_run_of_other_settings_is_refused_with_what_differs(folder):
     def store(settings):
         summary = read_json(folder / "summary.json") | {"config_hash": config_hash(settings)}
         write_json(folder / "config.json", settings)
         write_json(folder / "summary.json", summary)
 
-    config = make_config()
+    config = tiny_config()
     with pytest.raises(StudyError, match="epochs 3 there, 2 here; learning_rate 0.1 there, 0.2 here") as caught:
-        read_summary(folder, make_config(epochs=2, learning_rate=0.2))
+        read_summary(folder, tiny_config(epochs=2, learning_rate=0.2))
     assert str(folder) in str(caught.value) and "seed" not in str(caught.value)
     store({name: value for name, value in config.model_dump().items() if name != "momentum"})
     assert read_summary(folder, config)  # the setting is newer than the run: its default was in force
     with pytest.raises(StudyError, match="momentum 0.9 there, 0.5 here"):
-        read_summary(folder, make_config(momentum=0.5))
+        read_summary(folder, tiny_config(momentum=0.5))
     store(config.model_dump() | {"dropout": 0.1})
     with pytest.raises(StudyError, match="dropout 0.1 there"):
         read_summary(folder, config)

@@ -14,10 +14,10 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
-from conftest import STUDY, wait_until, write_study
+from conftest import tiny_config, tiny_dataset, wait_until, write_study
 from test_run import execute, results
 
-from lib.data import load_dataset
+from lib import data
 from lib.files import ROOT, StudyError, read_json, run_folder, write_json
 from lib.launch import sequence
 from lib.launch.pool import missing_runs
@@ -31,6 +31,9 @@ from lib.train.trainer import OWN, DivergedError, Speedups, Trainer
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
+    few = tiny_dataset(512)  # eight steps an epoch
+    for module in (sequence, data):
+        monkeypatch.setattr(module, "load_dataset", lambda name: few)
     monkeypatch.setattr(sequence, "STUDIES", tmp_path)
     return load_study(str(write_study(tmp_path)))
 
@@ -47,13 +50,13 @@ def addresses(trainer):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_restarted_trainer_equals_a_fresh_one_and_moves_no_tensor(make_config, make_trainer, precision):
+def test_a_restarted_trainer_equals_a_fresh_one_and_moves_no_tensor(make_trainer, precision):
     used = make_trainer(precision=precision, seed=5)
     used.train_epoch()
     used.first_losses(seed=6, steps=2)
     before = addresses(used)
     changes = {"seed": 7, "epochs": 2, "learning_rate": 0.05, "warmup_epochs": 0.5, "horizontal_flip": False}
-    other, fresh = make_config(**changes), make_trainer(precision=precision, **changes)
+    other, fresh = tiny_config(**changes), make_trainer(precision=precision, **changes)
     used.restart(other)
     for _ in range(2):
         assert used.train_epoch()["train_loss"] == fresh.train_epoch()["train_loss"]
@@ -81,10 +84,9 @@ def test_settings_that_are_part_of_the_step_need_another_seat(make_trainer):
 @pytest.mark.slow
 def test_the_run_folders_are_those_of_runs_on_their_own(study, tmp_path):
     assert run_all(study) == (0, 0) and len(finished_runs(study)) == 4
-    dataset = load_dataset("digits")
     for config, folder, summary in finished_runs(study):
         alone = tmp_path / "alone" / folder.name / config.arm
-        expected = execute(config, dataset, alone)
+        expected = execute(config, data.load_dataset("digits"), alone)
         times = {name: summary[name] for name in ("train_seconds", "finished_utc")}
         assert summary == expected | times
         assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
@@ -99,7 +101,7 @@ def test_a_run_that_fails_or_cannot_be_written_stops_no_other(study, monkeypatch
     train_epoch, write = Trainer.train_epoch, run_module.Run._write_summary
 
     def diverge(trainer):
-        if (trainer.config.arm, trainer.config.seed) == ("resnet18", 0) and trainer.config.batch_size == 64:
+        if (trainer.config.arm, trainer.config.seed) == ("resnet18", 0):
             raise DivergedError("the loss is nan")
         return train_epoch(trainer)
 
@@ -133,8 +135,7 @@ def test_both_runs_of_a_pair_start_only_if_both_fit(study, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_first_steps_must_have_the_losses_of_the_reference(study, tmp_path):
-    study = load_study(str(write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 2, learning_rate: 0.01"))))
+def test_the_first_steps_must_have_the_losses_of_the_reference(study):
     runpy.run_path(str(ROOT / ".ci" / "reference.py"))["write_reference"](study)
     reference = read_json(sequence.STUDIES / f"{study.name}.losses.json")
     assert {arm: len(each["losses"]) for arm, each in reference.items()} == {"resnet18": 8, "se_resnet18": 8}
@@ -171,7 +172,7 @@ def test_a_step_that_does_not_work_is_tried_anew_with_fewer_speedups(study, monk
         assert 0 < float(os.environ["STUDY_DEADLINE"]) - time.monotonic() < 600
     assert made == [(True, True), (True, False), (False, True)]
     config = study.runs[0]
-    trainer = run_module.make_trainer(config, load_dataset("digits"))  # in a notebook, all are tried at once
+    trainer = run_module.make_trainer(config, data.load_dataset("digits"))  # in a notebook, all are tried at once
     assert made[3:] == [*made[:3], (False, False)] and not trainer.speedups.compiled
     assert run_module.describe_environment(trainer)["speedups"]["cuda_graph"] is False
     full, busy = "CUDA out of memory", "CUDA-capable device(s) is/are busy or unavailable"

@@ -8,6 +8,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_config
 from scipy import stats
 from torch._subclasses import fake_tensor
 from torch.nn import functional
@@ -31,28 +32,28 @@ def same(one, other):
     return [torch.equal(a, b) for a, b in zip(one, other, strict=True)]
 
 
-def test_plan_is_a_function_of_the_seed_and_the_epoch_alone(make_config):
-    plan = plan_epoch(make_config(), 1, 96)
-    other = make_config(arm="other", architecture="resnet18", width=0.5, reduction=8, learning_rate=0.3, epochs=9)
+def test_plan_is_a_function_of_the_seed_and_the_epoch_alone():
+    plan = plan_epoch(tiny_config(), 1, 96)
+    other = tiny_config(arm="other", architecture="resnet18", width=0.5, reduction=8, learning_rate=0.3, epochs=9)
     plan_epoch(other, 0, 96)  # an epoch before leaves no trace
     assert all(same(plan, plan_epoch(other, 1, 96)))
-    assert not any(same(plan, plan_epoch(make_config(seed=1), 1, 96)))
-    assert not any(same(plan, plan_epoch(make_config(), 0, 96)))
-    plain = plan_epoch(make_config(crop_padding=0, horizontal_flip=False), 1, 96)
+    assert not any(same(plan, plan_epoch(tiny_config(seed=1), 1, 96)))
+    assert not any(same(plan, plan_epoch(tiny_config(), 0, 96)))
+    plain = plan_epoch(tiny_config(crop_padding=0, horizontal_flip=False), 1, 96)
     assert torch.equal(plan.order, plain.order) and not any(choices.any() for choices in plain[1:])
 
 
 @pytest.mark.parametrize(("count", "used"), [(96, 96), (100, 96), (127, 96), (32, 32)])
-def test_each_image_comes_at_most_once_an_epoch_and_others_are_left_out_in_the_next(make_config, count, used):
-    plans = [plan_epoch(make_config(), epoch, count) for epoch in range(3)]
+def test_each_image_comes_at_most_once_an_epoch_and_others_are_left_out_in_the_next(count, used):
+    plans = [plan_epoch(tiny_config(), epoch, count) for epoch in range(3)]
     assert all(choices.shape == (used // 32, 32) and choices.dtype == torch.int64 for choices in plans[0])
     seen = [set(plan.order.flatten().tolist()) for plan in plans]
     assert all(len(each) == used and each <= set(range(count)) for each in seen)
     assert seen[0] != seen[1] or count == used
 
 
-def test_every_offset_and_flip_is_equally_likely_whatever_the_image(make_config):
-    plan = plan_epoch(make_config(batch_size=500, crop_padding=4), 0, 50_000)
+def test_every_offset_and_flip_is_equally_likely_whatever_the_image():
+    plan = plan_epoch(tiny_config(batch_size=500, crop_padding=4), 0, 50_000)
     cells = (plan.top * 9 + plan.left) * 2 + plan.flip
     assert stats.chisquare(np.bincount(cells.flatten(), minlength=162)).pvalue > 0.01
     for choices in plan[1:]:
@@ -60,8 +61,8 @@ def test_every_offset_and_flip_is_equally_likely_whatever_the_image(make_config)
 
 
 @pytest.mark.parametrize("padding", [0, 4, 31])
-def test_crops_and_flips_equal_torchvision(make_config, padding):
-    images, plan = random_images(5003), plan_epoch(make_config(crop_padding=padding), 0, 5003)
+def test_crops_and_flips_equal_torchvision(padding):
+    images, plan = random_images(5003), plan_epoch(tiny_config(crop_padding=padding), 0, 5003)
     padded, chosen = pad(images, padding), plan.step(2)
     assert padded.dtype == torch.uint8 and set(chosen.flip.tolist()) == {0, 1}
     found = crop_and_flip(padded, *plan.step(2))
@@ -195,7 +196,7 @@ def on_fake_gpu(module):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_forward_and_update_on_a_gpu_never_wait_for_the_host(make_config, dataset, monkeypatch, architecture):
+def test_forward_and_update_on_a_gpu_never_wait_for_the_host(dataset, monkeypatch, architecture):
     sgd, scaled, fused = torch.optim.SGD, MagicMock(), MagicMock()
 
     def fake_sgd(parameters, lr, **how):  # the real one asks for the value of the rate
@@ -208,7 +209,7 @@ def test_forward_and_update_on_a_gpu_never_wait_for_the_host(make_config, datase
     monkeypatch.setattr(torch, "_fused_sgd_", fused)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     monkeypatch.setattr(torch.amp.autocast_mode, "is_available", lambda *_: True, raising=False)
-    config = make_config(architecture=architecture, reduction=2)
+    config = tiny_config(architecture=architecture, reduction=2)
     with fake_tensor.FakeTensorMode(allow_non_fake_inputs=True):
         monkeypatch.setattr(module, "Normalise", lambda: on_fake_gpu(Normalise()))
         arrays, gpu = (dataset.train_images, dataset.train_labels), torch.device("cuda:0")
