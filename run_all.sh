@@ -19,8 +19,8 @@ Usage: ./run_all.sh [--study NAME] [--engine local|sequence|slurm] [--jobs N] [-
        ./run_all.sh test [words for pytest]
 
 Sets up the environment in .venv (once), fetches the images, trains what is missing of a study, analyses it, and writes
-figures, tables and HTML to outputs/<study>/, and the paper to report/paper.pdf. Stopped at any time, the same command
-goes on where it was.
+figures, tables and HTML to outputs/<study>/, and after paper and replication report/paper.pdf. Stopped at any time, the
+same command goes on where it was.
 
   --study NAME           smoke (two minutes, no images needed), laptop (under an hour on a CPU), paper or replication
                          (for a GPU, or days of a CPU), or a .yaml file of your own; without it paper where there is a
@@ -29,7 +29,8 @@ goes on where it was.
   --engine sequence      train run after run in one process, which pays on a GPU that trains a run in seconds
   --engine slurm         train on a SLURM cluster, a run a job, with one GPU each where there are any; it is started where
                          sbatch is, which takes its SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT and the like
-  --jobs N               runs at a time (default: one on each GPU, two on a CPU, with SLURM as many as it allows)
+  --jobs N               runs at a time (default: one on each GPU, two on a CPU, with SLURM as many as it allows); not
+                         for sequence, which always has one
   --time-budget MINUTES  start no run that would not finish in time
 
 STUDY_DATA and STUDY_OUTPUTS name other folders for data/ and outputs/. CUDA_VISIBLE_DEVICES chooses GPUs, and with an

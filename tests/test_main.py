@@ -228,18 +228,18 @@ def test_without_a_word_the_study_is_what_the_machine_can_do(run_here, stand_ins
     assert "study laptop" in run_here().out  # which is finished
 
 
-@pytest.mark.parametrize("result, status", [("4", 0), (MissingTeXError("no TeX"), 0), (StudyError("a claim"), 1)])
-def test_the_paper_follows_the_analysis_of_its_study(result, status, run_here, stand_ins, monkeypatch):
-    config = load_study("paper").awaiting[0]
+@pytest.mark.parametrize("name", ["paper", "replication"])
+@pytest.mark.parametrize("result", ["4", MissingTeXError("no TeX"), StudyError("a claim")])
+def test_the_paper_follows_the_analysis_of_its_studies(name, result, run_here, stand_ins, monkeypatch):
     monkeypatch.setattr(command, "missing_runs", lambda study: [])
-    monkeypatch.setattr(command, "finished_runs", lambda study: [(config, None, None)])
+    monkeypatch.setattr(command, "finished_runs", lambda study: ["a run"])
     monkeypatch.setattr("lib.paper.build", mock.Mock(side_effect=[result]))
-    assert run_here("--study", "paper").returncode == 0  # STUDY_OUTPUTS is set, and the paper is about outputs/
-    folder = outputs_folder("paper")
+    assert run_here("--study", name).returncode == 0  # STUDY_OUTPUTS is set, and the paper is about outputs/
+    folder = outputs_folder(name)
     monkeypatch.setattr(command, "outputs_folder", lambda name: folder)
     monkeypatch.delenv("STUDY_OUTPUTS")
-    done = run_here("--study", "paper")
-    assert done.returncode == status and str(result) in done.out + done.err
+    done = run_here("--study", name)
+    assert done.returncode == (type(result) is StudyError) and str(result) in done.out + done.err
 
 
 def test_the_benchmark_is_executed_and_shown(run_here, stand_ins, monkeypatch):
