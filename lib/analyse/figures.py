@@ -112,7 +112,7 @@ def forest(table, columns=(), reference=None):
     table: comparison (a name), difference_pp, low_pp, high_pp (None or NaN for no interval), optional color, and the
     `columns` of text to write beside the rows. reference: a difference in points to mark by a dotted line.
     """
-    figure, axis = plt.subplots(figsize=(PAGE, 0.19 * len(table) + 0.75), layout="constrained")
+    figure, axis = plt.subplots(figsize=(PAGE, 0.15 * len(table) + 0.7), layout="constrained")
     mark_zero(axis, reference=reference)
     rows = np.arange(len(table))
     colors = table["color"] if "color" in table else ["black"] * len(table)
