@@ -47,7 +47,7 @@ def evaluate(function, results):
     """What the function finds in the results; None where they have no such number yet."""
     try:
         return function(results)
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OSError):  # or no such table
         return None
 
 
@@ -59,8 +59,8 @@ def write_numbers(path, numbers, results, text):
     values = {name: evaluate(function, results) for name, (_, function) in numbers.items()}
     used = set(re.findall(r"\\([A-Za-z]+)", text))
     if absent := [name for name, value in values.items() if value is None and name in used]:
-        raise StudyError(f"paper.tex uses \\{absent[0]}, a number that results.json does not have yet: take it out")
-    macros = "% written by lib/paper.py from results.json\n"
+        raise StudyError(f"paper.tex uses \\{absent[0]}, a number that outputs/ does not have yet: take it out")
+    macros = "% written by lib/paper.py from what report/claims.py says\n"
     for name, value in values.items():
         if value is not None:
             number = numbers[name][0].format(value).replace("%", r"\,\%").replace("-", "$-$")

@@ -15,7 +15,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 from conftest import tiny_config, tiny_dataset, wait_until, write_study
-from test_run import execute, results
+from test_run import execute, is_run, results
 
 from lib import data
 from lib.files import ROOT, StudyError, read_json, run_folder, write_json
@@ -101,7 +101,7 @@ def test_a_run_that_fails_or_cannot_be_written_stops_no_other(study, monkeypatch
     train_epoch, write = Trainer.train_epoch, run_module.Run._write_summary
 
     def diverge(trainer):
-        if (trainer.config.arm, trainer.config.seed) == ("resnet18", 0):
+        if (trainer.config.arm, trainer.config.seed) == ("resnet18", 0) and is_run(trainer):
             raise DivergedError("the loss is nan")
         return train_epoch(trainer)
 
@@ -113,6 +113,7 @@ def test_a_run_that_fails_or_cannot_be_written_stops_no_other(study, monkeypatch
     monkeypatch.setattr(Trainer, "train_epoch", diverge)
     monkeypatch.setattr(run_module.Run, "_write_summary", fail)
     assert run_all(study) == (2, 0) and len(finished_runs(study)) == 2
+    assert read_json(run_folder("tiny", "resnet18", 0) / "failure.json") == {"reason": "the loss is nan"}
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed")]
     assert lines == ["failed: resnet18 seed 0: the loss is nan", "failed: se_resnet18 seed 1: the disk is full"]
 

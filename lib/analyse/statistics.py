@@ -8,7 +8,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 CONFIDENCE = 0.95
-PUBLISHED_GAIN_PP = 0.39  # smallest gain on CIFAR-10 in Hu et al. 2018, table 4
+PUBLISHED_GAIN_PP = 0.39  # smallest gain on CIFAR-10 in Hu et al. (2020), table 4
 EQUIVALENCE_MARGIN_PP = 0.25
 SIGN_FLIP_PAIRS = (6, 20)  # with fewer, p cannot be below 5 %; more are too many to go through
 ROUNDING = 1e-9  # what subtracting fractions loses; real differences in accuracy are at least 1e-4 pp

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lib.files import NOTEBOOKS, ROOT, StudyError, atomic_write, git, outputs_folder, run_folder, shown
 
-OUR_ERRORS = ("StudyError", "DivergedError")  # their messages need no name before them
+OUR_ERRORS = ("StudyError", "DivergedError", "StepError")  # their messages need no name before them
 KILLED = "its process was killed, perhaps for want of memory: close other programs, or run fewer at a time (--jobs)"
 MACHINE_PATHS = rf"{re.escape(str(ROOT))}/|\S*/ipykernel_\d+/|\S*/site-packages/"  # ipykernel_… holds cells
 FONT_LIST = ("Matplotlib is building", "Matplotlib created", "mkdir -p failed")  # first words where it finds none

@@ -137,7 +137,7 @@ ARCHITECTURES = {
     "static_gate_resnet18": {"gate": StaticGate},
     "half_scale_resnet18": {"gate": HalfScale},
     "half_scale_skip_resnet18": {"gate": HalfScale, "gate_on_skip": True},
-    # about the parameters that gates with 4, 8, 16 and 32 hidden units add
+    # adds about as many parameters as gates with 4, 8, 16 and 32 hidden units
     "wide_resnet18": {"more_channels": 3},
 }
 

@@ -49,7 +49,7 @@ class Run:
     @property
     def stale(self):
         """One line, if the code now builds or trains another network than the one of this complete run; else None."""
-        answers = (self.summary or {}).get("fixed_answers")  # none were ever kept: they tell nothing
+        answers = (self.summary or {}).get("fixed_answers")  # a run without them cannot be compared
         if answers and not _agree(answers, fixed_answers(self.config)):
             return f"stale: this run stems from another network than the code's: delete {shown(self.folder)}, run again"
 
@@ -57,7 +57,7 @@ class Run:
     def training(self, dataset, trainer=None):
         """A Trainer at the last checkpoint, or at its start, for the body to train, `save` and `finish`.
 
-        trainer: one of the same seat that has served another run; by default one is made.
+        trainer: one that has served another run, of settings with an equal `seat`; by default one is made.
         A person who interrupts loses the current epoch only, and gets Interrupted. Raises StudyError when another
         process works on the run and for a checkpoint of other settings or of another network; and DivergedError, except
         for a run of the tuning, which counts as accuracy 0, since settings that diverge cannot win.
