@@ -29,8 +29,8 @@ RESULTS = {  # as compare.summary gives them while the primary comparison is not
     "primary": {"n_pairs": 1, "planned_pairs": 10, "complete": False, "difference_pp": None},
     "deviations": [{"deviation": "missing runs", "where": "primary", "count": 17, "detail": "of 20"}],
 }
-ARMS = {"resnet18": {"test_accuracy_mean": 0.93, "train_loss_mean": 0.1}}
-ARMS["se_resnet18"] = {"test_accuracy_mean": 0.924, "train_loss_mean": 0.2}
+NAMES = ("test_accuracy_mean", "test_accuracy_sd", "parameters", "train_seconds_mean", "train_loss_mean")
+ARMS = {"resnet18": dict.fromkeys(NAMES, 0.5), "se_resnet18": dict.fromkeys(NAMES, 0.6)}
 RESULTS |= {"trends": [], "replication": {"primary": REPLICATED, "stages": LATER, "arms": ARMS}}
 RESULTS["replication"]["gate_table"] = [{"block": f"block{i}", **gates} for i, gates in enumerate(GATES, start=1)]
 RESULTS["replication"]["lesion_table"] = [
