@@ -75,6 +75,7 @@ set_up() {
             fail "the packages of environment.yml could not be installed; pip's message is above"
     fi
     stamp >.venv/complete
+    echo "the environment is ready"
 }
 
 # What pip cannot install: packages of Debian or Ubuntu, where a program is missing and the user is root. Others are told
