@@ -158,7 +158,7 @@ def confusion_matrices(panels, classes):
     """Matrices side by side. panels: (title, percentages (classes, classes), diverging) each; rows are true classes.
 
     The colours of a plain matrix leave out its diagonal, so that the errors show; those of a diverging one are centred
-    on zero. Cells that round to zero are left empty.
+    on zero. Percentages that round to zero, and changes below 0.15 points, are left out.
     """
     width = PAGE if len(panels) > 1 else COLUMN
     size = (width, (width - 0.8) / len(panels) + 0.95)
@@ -167,9 +167,9 @@ def confusion_matrices(panels, classes):
         shade = matrix if diverging else np.where(np.eye(len(classes), dtype=bool), 0, matrix)
         limit = max(np.abs(shade).max(), 1e-9)
         axis.imshow(shade, cmap="PuOr_r" if diverging else "Blues", vmin=-limit if diverging else 0, vmax=limit)
-        for row, column in np.argwhere(np.abs(matrix) >= 0.05):
+        for row, column in np.argwhere(np.abs(matrix) >= (0.15 if diverging else 0.05)):
             value, dark = matrix[row, column], abs(shade[row, column]) > 0.6 * limit
-            style = {"fontsize": CELL, "color": "white" if dark else "black"}
+            style = {"fontsize": TICK, "color": "white" if dark else "black"}
             text = f"{value:{'+' * diverging}.{0 if abs(value) >= 9.95 else 1}f}".replace("-", "−")
             # at most three characters and a sign, for small cells: 95, 1.2, .3, and signed +.3, −1.2
             axis.text(column, row, re.sub(r"^([+−]?)0\.", r"\1.", text), ha="center", va="center", **style)
