@@ -19,7 +19,7 @@ from lib.data import Dataset, load_dataset
 from lib.files import ROOT, StudyError, lock
 from lib.study import RunConfig
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores, and what it starts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
 ENVIRONMENT = dict(os.environ)  # before any test changes it
 outcomes = {}  # of every test, {name: whether all its calls have passed}
 STUDY = """
