@@ -15,9 +15,9 @@ CLAIMS = runpy.run_path(str(REPORT / "claims.py"))["CLAIMS"]
 PLANNED = {"tuning": 16, "primary": 20, "literal": 5, "plain_rate": 10, "narrow": 40, "controls": 50, "half": 20}
 PLANNED |= {"length": 60, "longest": 10}
 LATER = [{"stage": name, "planned": 10, "finished": 0} for name in ("plain_rate", "short", "controls")]
-REPLICATED = {"n_pairs": 10, "difference_pp": -0.6, "seed_interval_pp": [-0.8, -0.4], "sign_flip_p": 2**-9}
-REPLICATED |= {"crossed_interval_pp": [-0.85, -0.35], "sd_difference_pp": 0.3, "seed_correlation": -0.1}
-REPLICATED |= {"complete": True, "brier": {"arm": 0.11, "baseline": 0.1, "difference": 0.01, "interval": [0.005, 0.015]}}
+REPLICATED = {"n_pairs": 10, "difference_pp": -0.6, "sd_difference_pp": 0.3, "seed_interval_pp": [-0.8, -0.4]}
+REPLICATED |= {"complete": True, "crossed_interval_pp": [-0.85, -0.35], "seed_correlation": -0.1, "sign_flip_p": 2**-9}
+REPLICATED |= {"brier": {"arm": 0.11, "baseline": 0.1, "difference": 0.01, "interval": [0.005, 0.015]}}
 GATES = [{"n_constant": n, "eta_squared": 0.2 + 0.1 * (n == 4)} for n in (0, 0, 0, 7, 0, 10, 4, 10)]
 COSTS = dict.fromkeys(("block1", "block2", "block3", "all"), 1.0) | {f"block{block}": 0.0 for block in range(4, 9)}
 RESULTS = {  # as compare.summary gives them while the primary comparison is not complete
