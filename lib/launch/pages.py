@@ -54,7 +54,7 @@ def ensure_notebooks(study, name):
 
 
 def notebook_to_html(notebook_path, html_path, title, fold_code=False):
-    """Write an executed notebook as one page, with formulas as MathML and a table of contents.
+    """Write an executed notebook as one page: formulas as MathML, contents after the summary or else after the title.
 
     fold_code: whether code shows only on a click. Raises StudyError for a damaged notebook.
     """
@@ -68,8 +68,8 @@ def notebook_to_html(notebook_path, html_path, title, fold_code=False):
         raise StudyError(f"{shown(notebook_path)} is damaged ({reason}): delete it and run again") from None
     sections = re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', page)
     links = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, heading in sections)
-    page = page.replace("</h1>", f"</h1>\n<nav><ul>{links}</ul></nav>", 1)
-    atomic_write(html_path, page.encode())
+    at = page.find("<h2 ", page.find("<h2 ") + 1) if "Summary" in dict(sections[:1]) else page.find("</h1>") + 5
+    atomic_write(html_path, f"{page[:at]}<nav><ul>{links}</ul></nav>\n{page[at:]}".encode())
 
 
 class _MathRenderer(IPythonRenderer):
