@@ -19,15 +19,15 @@ PRIMARY = {"complete": True, "n_pairs": 10, "difference_pp": -0.1, "seed_interva
 PRIMARY |= {"excludes_published_gain": True, "crossed_interval_pp": [-0.32, 0.12], "seed_correlation": 0.07}
 PRIMARY |= {"sd_difference_pp": 0.24, "brier": {"difference": 0.001, "interval": [-0.002, 0.004]}}
 KINDS = [{"kind": f"{kind} 1", "difference_pp": -0.1, "seed_interval_pp": [-0.5, 0.3]} for kind in ("AMD", "NVIDIA")]
-LONGER = {"complete": True, "n_pairs": 10, "difference_pp": -0.6, "crossed_interval_pp": [-0.85, -0.35]}
-LONGER |= {"sign_flip_p": 2**-9, "seed_interval_pp": [-0.8, -0.4]}
+LONGER = {"complete": True, "difference_pp": -0.6, "sign_flip_p": 2**-9, "seed_interval_pp": [-0.8, -0.4]}
+LONGER |= {"crossed_interval_pp": [-0.85, -0.35]}
 NAMES = ("test_accuracy_mean", "test_accuracy_sd", "parameters", "train_seconds_mean", "train_loss_mean")
-EFFECTS = {"se_resnet18": AROUND, "se_skip_resnet18": BELOW, f"half_scale_skip_resnet18{QUARTER}": BELOW}
+EFFECTS = {RATE: AROUND, "se_resnet18": AROUND, "se_skip_resnet18": BELOW, f"half_scale_skip_resnet18{QUARTER}": BELOW}
 EFFECTS |= {f"{arm}_resnet18{QUARTER}": AROUND for arm in ("se", "wide", "static_gate", "half_scale", "se_skip")}
-EFFECTS |= {RATE: AROUND}
 ARMS = {arm: dict.fromkeys(NAMES, 0.5 + 0.1 * (arm == "se_resnet18")) for arm in ("resnet18", *EFFECTS)}
-CONSTANT = {"se_resnet18": (0, 0, 0, 7, 7, 10, 6, 10), RATE: (0, 0, 0, 0, 0, 10, 0, 0)}
-CONSTANT |= {f"se_resnet18{QUARTER}": (0, 0, 0, 3, 0, 10, 0, 9)}
+CONSTANT = {"se_resnet18": (0, 0, 0, 7, 7, 10, 6, 10), RATE: [0] * 5 + [9, 0, 0], f"se_resnet18{QUARTER}": [9] * 8}
+LESION = {"arm": "se_resnet18", "block": "all", "drop_pp": 1.0, "low_pp": 0.5}
+WIDTH = {"trend": "full − quarter width", "estimate_pp": -0.1, "p_holm": 0.9}
 RESULTS = {  # as compare.summary gives them
     "data_source": "cifar10",
     "data_fingerprint": OFFICIAL_FINGERPRINT,
@@ -37,15 +37,9 @@ RESULTS = {  # as compare.summary gives them
     "arms": ARMS,
     "effects": [{"arm": arm, **AROUND, **values} for arm, values in EFFECTS.items()],
     "contrasts": [AROUND | {"p_holm": 0.5}] * 4,
-    "trends": [
-        {"trend": "full − quarter width", "estimate_pp": -0.1, "low_pp": -0.5, "high_pp": 0.3, "p_holm": 0.9},
-        {"trend": "slope over log2(epochs)", "p_value": None},
-    ],
+    "trends": [AROUND | WIDTH, {"trend": "slope over log2(epochs)", "p_value": None}],
     "gate_table": [{"arm": arm, "n_constant": runs} for arm, blocks in CONSTANT.items() for runs in blocks],
-    "lesion_table": [
-        {"arm": "se_resnet18", "lesion": lesion, "block": "all", "drop_pp": 1.0, "low_pp": 0.5, "high_pp": 1.5}
-        for lesion in ("mean", "shuffled")
-    ],
+    "lesion_table": [LESION | {"lesion": lesion} for lesion in ("mean", "shuffled")],
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
     "replication": {"primary": LONGER, "arms": ARMS, "effects": [AROUND | {"arm": "se_resnet18"}]},
 }
