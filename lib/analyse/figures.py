@@ -7,6 +7,7 @@ import re
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 import seaborn as sns
 from IPython.display import Image
 
@@ -91,11 +92,12 @@ def save_figure(figure, folder, name, alt):
 
 
 def picture(figure, alt):
-    """The figure, which is closed, as a PNG for a notebook to show. alt: text for readers who cannot see it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    """The figure, which is closed, as a small PNG of 256 colours. alt: text for readers who cannot see it."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
     plt.close(figure)
-    return Image(buffer.getvalue(), width=round(SCREEN * figure.get_figwidth()), metadata={"alt": alt})
+    PIL.Image.open(drawn).convert("RGB").quantize().save(small, "PNG", optimize=True)
+    return Image(small.getvalue(), width=round(SCREEN * figure.get_figwidth()), metadata={"alt": alt})
 
 
 def mark_zero(axis, along="x", reference=None):
@@ -121,12 +123,11 @@ def forest(table, columns=(), reference=None):
     axis.set_yticks(rows, table["comparison"])
     axis.set_ylim(len(table) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
-    for place, column in enumerate(columns):
+    for at, column in enumerate(columns):
         look = {"textcoords": "offset points", "ha": "right", "fontsize": TICK, "annotation_clip": False}
-        axis.annotate(column, (1, 1), (30 + 42 * place, 2), "axes fraction", va="bottom", **look)
+        axis.annotate(column, (1, 1), (30 + 42 * at, 2), "axes fraction", va="bottom", **look)
         for row, text in enumerate(table[column]):
-            beside = axis.get_yaxis_transform()
-            axis.annotate(text, (1, row), (30 + 42 * place, 0), beside, va="center_baseline", **look)
+            axis.annotate(text, (1, row), (30 + 42 * at, 0), axis.get_yaxis_transform(), va="center_baseline", **look)
     axis.set_xlabel("difference in test accuracy (percentage points), 95 % interval")
     sns.despine(figure, left=True)
     return figure

@@ -27,8 +27,7 @@ def load_runs(study):
     rows = [{**c.model_dump(), **summary, **_origin(_environment(f)), "train_loss": last[f]} for c, f, summary in found]
     columns = None if rows else [*RunConfig.model_fields, *MEASURED, *_origin({})]
     runs = pd.DataFrame(rows, columns=columns)
-    primary_arms = runs["arm"].isin([study.arm, study.baseline])
-    runs["withheld"] = primary_arms & (not primary_is_complete(study))
+    runs["withheld"] = runs["arm"].isin([study.arm, study.baseline]) & (not primary_is_complete(study))
     runs.loc[runs["withheld"], ["test_accuracy", "test_loss", "train_loss"]] = np.nan
     return runs
 
