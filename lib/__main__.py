@@ -94,8 +94,7 @@ def _run(study, name, options):
 
             failed, left = run_sequence(study, missing, deadline)
         else:
-            gpus = visible_gpus()
-            failed, left = Pool(study, name, missing, slots(gpus, options.jobs), deadline).work()
+            failed, left = Pool(study, name, missing, slots(visible_gpus(), options.jobs), deadline).work()
         waited, study = study.awaiting, load_study(name)
         if study.awaiting or not waited:  # else the tuning has just ended, and its winners can be trained
             break
@@ -118,8 +117,7 @@ def _analyse(study, name):
     print("analysis …")
     folder = outputs_folder(study.name)
     execute("analysis", folder, {"study": name, "arm": "", "baseline": ""})
-    page = write_pages(study, name)
-    print(f"results: {shown(folder / 'results.json')}; to read: {shown(page)}")
+    print(f"results: {shown(folder / 'results.json')}; to read: {shown(write_pages(study, name))}")
     if study.name in ("paper", "replication") and not os.environ.get("STUDY_OUTPUTS"):  # it is about outputs/ alone
         from lib.paper import MissingTeXError, build
 

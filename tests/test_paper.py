@@ -13,6 +13,7 @@ from lib.paper import MissingTeXError, build, evaluate
 
 CLAIMS = runpy.run_path(str(REPORT / "claims.py"))["CLAIMS"]
 QUARTER, RATE = "__quarter_width", "se_resnet18__quarter_width_plain_rate"
+LOST = {"arm": RATE, "block": "all", "drop_pp": 1.0, "low_pp": 0.5}
 BELOW, AROUND = {"difference_pp": -0.4, "low_pp": -0.5, "high_pp": -0.3}, {"low_pp": -0.3, "high_pp": 0.3}
 AROUND |= {"difference_pp": 0.02, "n_pairs": 9, "accuracy_arm": 0.8, "accuracy_baseline": 0.8, "baseline": "resnet18"}
 PRIMARY = {"complete": True, "n_pairs": 10, "difference_pp": -0.1, "seed_interval_pp": [-0.3, 0.1], "tost_p": 0.07}
@@ -26,7 +27,7 @@ EFFECTS |= {f"{arm}_resnet18{QUARTER}": AROUND for arm in ("se", "wide", "static
 ROWS = [{"arm": arm, **AROUND, **values} for arm, values in EFFECTS.items()]
 ARMS = {arm: dict.fromkeys(NAMES, 0.5 + 0.1 * (arm == "se_resnet18")) for arm in ("resnet18", *EFFECTS)}
 CONSTANT = {"se_resnet18": (0, 0, 0, 7, 7, 10, 6, 10), RATE: [0] * 5 + [9, 0, 0], f"se_resnet18{QUARTER}": [9] * 8}
-LESION = {"arm": RATE, "block": "all", "drop_pp": 1.0, "low_pp": 0.5}
+SECOND = {"primary": LONGER, "arms": ARMS, "effects": ROWS, "gate_table": [{"n_constant": 0}] * 8}
 WIDTH = {"trend": "full − quarter width", "estimate_pp": -0.1, "p_holm": 0.9}
 RESULTS = {  # as compare.summary gives them
     "data_source": "cifar10",
@@ -39,9 +40,9 @@ RESULTS = {  # as compare.summary gives them
     "contrasts": [AROUND | {"p_holm": 0.5}] * 4,
     "trends": [AROUND | WIDTH, {"trend": "slope over log2(epochs)", "p_value": None}],
     "gate_table": [{"arm": arm, "n_constant": runs} for arm, blocks in CONSTANT.items() for runs in blocks],
-    "lesion_table": [LESION | {"lesion": lesion} for lesion in ("mean", "shuffled")],
+    "lesion_table": [LOST | {"lesion": lesion} for lesion in ("mean", "shuffled")],
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
-    "replication": {"primary": LONGER, "arms": ARMS, "effects": ROWS, "gate_table": [{"n_constant": 0}] * 8},
+    "replication": SECOND | {"stages": [{"stage": "plain_rate", "planned": 10, "finished": 0}]},
 }
 OLD_PDF = b"the last good one"
 DOCUMENT = r"\documentclass{article}\usepackage{iclrstyle,times}\begin{document}\input{numbers}%s\end{document}"
@@ -212,9 +213,12 @@ def test_the_committed_paper_agrees_with_the_committed_results(report):
     assert (report / "numbers.tex").read_bytes() == (REPORT / "numbers.tex").read_bytes()
 
 
-def test_the_readme_recomputes_the_difference_from_the_logits(monkeypatch, capsys):
-    code = re.search(r"```python\n(import numpy.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monkeypatch, capsys):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     results = read_json(ROOT / "outputs" / "paper" / "results.json")
     monkeypatch.chdir(ROOT)
-    exec(code, {})  # as a reader would run it
-    assert f"{results['primary']['difference_pp']:+.2f} percentage" in capsys.readouterr().out
+    exec(re.search(r"```python\n(import numpy.*?)```", readme, re.DOTALL)[1], {})  # as a reader would run it
+    found = f"{results['primary']['difference_pp']:+.2f}"
+    assert f"{found} percentage" in capsys.readouterr().out and f"{found.replace('-', '−')} points" in readme
+    for arm in ("resnet18", "se_resnet18"):
+        assert f"{100 * results['arms'][arm]['test_accuracy_mean']:.2f} %" in readme

@@ -181,8 +181,7 @@ def test_deviations_count_machines_code_and_unknown_states(small):
     assert machines == {"AMD EPYC, bf16, torch 2.14.1": 31, "Tesla T4, bf16, torch 2.14.1": 5}
     assert {row["where"]: row["count"] for row in row_of(table, "training code")} == {"c0de": 31, "other": 5}
     for name in ("uncommitted changes", "unknown commit"):
-        counts = {row["where"]: row["count"] for row in row_of(table, name)}
-        assert counts == {config.arm: 1 for config in small.runs}
+        assert {row["where"]: row["count"] for row in row_of(table, name)} == {config.arm: 1 for config in small.runs}
     assert row_of(table, "missing runs") == []
 
 

@@ -87,8 +87,7 @@ def test_the_run_folders_are_those_of_runs_on_their_own(study, tmp_path):
     for config, folder, summary in finished_runs(study):
         alone = tmp_path / "alone" / folder.name / config.arm
         expected = execute(config, data.load_dataset("digits"), alone)
-        times = {name: summary[name] for name in ("train_seconds", "finished_utc")}
-        assert summary == expected | times
+        assert summary == expected | {name: summary[name] for name in ("train_seconds", "finished_utc")}
         assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
         if config.arm == "se_resnet18":
             assert results(folder) == results(alone)
@@ -254,7 +253,6 @@ def test_the_campaign_needs_images_survives_a_kill_and_brings_whole_runs_home(ba
     assert len(list(out.iterdir())) <= 8
     monkeypatch.setenv("STUDY_OUTPUTS", str(tmp_path / "home"))
     assert 0 < first < unpack(out.glob("*.tar"), tmp_path / "home") == 4
-    study = load_study(str(write_study(tmp_path)))
-    assert len(finished_runs(study)) == 4
+    assert len(finished_runs(load_study(str(write_study(tmp_path))))) == 4
     environment = json.loads((run_folder("tiny", "resnet18", 0) / "environment.json").read_text())
     assert environment["commit"] == "c" * 40 and environment["uncommitted_changes"] is None

@@ -184,8 +184,7 @@ def test_runs_whose_jobs_ended_otherwise_are_named_and_the_others_are_not(study,
 
 def test_one_array_leaves_all_but_gpus_to_the_user(program, study, tmp_path, monkeypatch):
     def asked_of_sbatch(jobs):
-        submitted = slurm._submit(study, "tiny", study.runs, jobs)
-        assert [job.job_id for job in submitted] == ["7_0", "7_1", "7_2", "7_3"]
+        assert [job.job_id for job in slurm._submit(study, "tiny", study.runs, jobs)] == ["7_0", "7_1", "7_2", "7_3"]
         script = (tmp_path / "script").read_text()
         assert f"\n{shlex.quote(sys.executable)} -u -m submitit" in script and "srun" not in script
         return dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", script, re.MULTILINE))

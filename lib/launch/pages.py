@@ -2,13 +2,14 @@
 
 import re
 from html import escape
+from os.path import relpath
 
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from lib.analyse.results import load_runs
-from lib.files import ROOT, StudyError, atomic_write, outputs_folder, read_json, shown, write_json
+from lib.files import REPORT, ROOT, StudyError, atomic_write, outputs_folder, read_json, shown, write_json
 from lib.launch.notebook import run_process
 from lib.runs import finished_runs
 from lib.study import SEPARATOR
@@ -17,15 +18,15 @@ TEMPLATES = ROOT / "lib" / "templates"
 
 
 def write_pages(study, name):
-    """Write html/analysis.html, and train-<arm>.html for each arm with a finished run; returns the path of the first.
+    """Write html/train-<arm>.html for each arm with a finished run, and analysis.html; returns the path of the last.
 
     name: what the notebooks' parameter `study` gets. Raises StudyError for a notebook that fails or is damaged.
     """
     folder = outputs_folder(study.name)
     page = folder / "html" / "analysis.html"
-    notebook_to_html(folder / "notebooks" / "analysis.ipynb", page, f"{study.title}: analysis", fold_code=True)
     for arm, notebook in ensure_notebooks(study, name).items():
         notebook_to_html(notebook, page.with_name(f"train-{arm}.html"), f"{study.title}: one training of {arm}")
+    notebook_to_html(folder / "notebooks" / "analysis.ipynb", page, f"{study.title}: analysis", fold_code=True)
     return page
 
 
@@ -66,9 +67,12 @@ def notebook_to_html(notebook_path, html_path, title, fold_code=False):
     except Exception as error:  # noqa: BLE001 system, JSON, key and schema errors all mean the same here
         reason = " ".join(str(error).split())[:200]
         raise StudyError(f"{shown(notebook_path)} is damaged ({reason}): delete it and run again") from None
-    sections = re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', page)
-    links = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, heading in sections)
-    at = page.find("<h2 ", page.find("<h2 ") + 1) if "Summary" in dict(sections[:1]) else page.find("</h1>") + 5
+    targets = {f"#{anchor}": text for anchor, text in re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor', page)}
+    beside = [*sorted(html_path.parent.glob("*.html")), html_path.parents[1] / "tables"]
+    beside += [REPORT / "paper.pdf", REPORT / "preregistration.md"]
+    targets |= {relpath(path, html_path.parent): path.stem for path in beside if path.exists() and path != html_path}
+    links = "".join(f'<li><a href="{target}">{text}</a></li>' for target, text in targets.items())
+    at = page.find("<h2 ", page.find("<h2 ") + 1) if "#Summary" in [*targets][:1] else page.find("</h1>") + 5
     atomic_write(html_path, f"{page[:at]}<nav><ul>{links}</ul></nav>\n{page[at:]}".encode())
 
 

@@ -145,8 +145,7 @@ class Pool:
             return True
         threads = 1 if "CUDA_VISIBLE_DEVICES" in slot else int(slot["OMP_NUM_THREADS"])
         left = 1 - epochs_done(self.study, config) / config.epochs
-        seconds = NOTEBOOK_SECONDS + MARGIN * self.pace * work(config) * left / threads
-        return time.monotonic() + seconds <= self.deadline
+        return time.monotonic() + NOTEBOOK_SECONDS + MARGIN * self.pace * work(config) * left / threads <= self.deadline
 
 
 class StudyProgress:
