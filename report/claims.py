@@ -3,6 +3,7 @@
 lib/paper.py reads both. When a claim no longer holds, the sentence is to be rewritten by hand, here and in paper.tex.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -150,18 +151,25 @@ def fit_change(results):
     return paired(last_loss, AT_PLAIN_RATE, f"resnet18{QUARTER}")
 
 
-def literal_crossed(results):
+@functools.cache
+def literal_crossed():
     """The crossed interval of SE on the skip path, in points."""
     pairs = [[load_logits(folder) for folder in pair] for pair in pair_folders("se_skip_resnet18", "resnet18")]
     correct = np.array([[logits.argmax(1) == labels for logits, labels in pair] for pair in pairs])
     return crossed_interval(correct[:, 0], correct[:, 1])
 
 
+@functools.cache
+def table(path):
+    """A table in outputs/."""
+    return pd.read_csv(ROOT / "outputs" / path)
+
+
 def cell(path, column, /, **row):
     """Function that finds a number of a table in outputs/: of its one row with these values, this column."""
 
     def find(results):
-        found = pd.read_csv(ROOT / "outputs" / path)
+        found = table(path)
         return found.loc[(found[list(row)] == pd.Series(row)).all(axis=1), column].item()
 
     return find
@@ -191,7 +199,7 @@ def people(column):
 
 def excluded_classes(results):
     """How many of the intervals of the classes exclude zero."""
-    recalls = pd.read_csv(ROOT / "outputs/paper/tables/recall_by_class.csv")
+    recalls = table("paper/tables/recall_by_class.csv")
     return ((recalls["low_pp"] > 0) | (recalls["high_pp"] < 0)).sum()
 
 
@@ -256,7 +264,7 @@ NUMBERS = {
     "OnGPU": ("{:+.2f}", machine("NVIDIA", "difference_pp")),
     "LiteralLoss": ("{:.2f}", negative(effect("se_skip_resnet18"))),
     "LiteralInterval": (SPAN, effect_span("se_skip_resnet18")),
-    "LiteralCrossedInterval": (SPAN, literal_crossed),
+    "LiteralCrossedInterval": (SPAN, lambda results: literal_crossed()),
     "LiteralPairs": ("{}", effect("se_skip_resnet18", "n_pairs")),
     "LongerLoss": ("{:.2f}", negative(longer("difference_pp"))),
     "LongerCrossedInterval": (SPAN, longer("crossed_interval_pp")),
@@ -334,7 +342,7 @@ CLAIMS = [
     ("Pairing made this fair, but not visibly sharper", includes_zero(correlation_interval)),
     (
         "SE on the skip path loses",
-        lambda results: effect("se_skip_resnet18", "high_pp")(results) < 0 and literal_crossed(results)[1] < 0,
+        lambda results: effect("se_skip_resnet18", "high_pp")(results) < 0 and literal_crossed()[1] < 0,
     ),
     (
         r"\textbf{Twice the epochs did not turn it into a gain.}",
