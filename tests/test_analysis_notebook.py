@@ -153,8 +153,7 @@ def test_the_first_finished_run_of_a_study_is_enough(execute):
 @pytest.mark.slow
 def test_rows_that_need_missing_data_are_kept_only_while_the_runs_are_the_same(execute, monkeypatch):
     make_study(load_study("laptop"), labels=LABELS)
-    rng = np.random.default_rng(0)
-    people = rng.dirichlet(np.full(10, 0.1), len(LABELS))
+    people = np.random.default_rng(0).dirichlet(np.full(10, 0.1), len(LABELS))
     monkeypatch.setattr("lib.data.human_labels", lambda: people)
     execute("laptop")
     tables = outputs_folder("laptop") / "tables"

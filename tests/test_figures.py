@@ -22,8 +22,7 @@ def test_the_users_own_settings_change_nothing():
 def test_a_forest_shows_means_intervals_and_texts():
     table = {"comparison": ["SE-ResNet-18, ¼ width, 16 epochs", "wide"], "difference_pp": [0.1, -0.2]}
     table |= {"low_pp": [-0.1, np.nan], "high_pp": [0.3, np.nan], "pairs": ["10", "1"]}
-    figure = figures.forest(pd.DataFrame(table), ["pairs"], reference=0.39)
-    (axis,) = figure.axes
+    (axis,) = figures.forest(pd.DataFrame(table), ["pairs"], reference=0.39).axes
     lines, means = axis.collections
     assert means.get_offsets().tolist() == [[0.1, 0], [-0.2, 1]]
     assert [line[:, 0].tolist() for line in lines.get_segments() if len(line)] == [[-0.1, 0.3]]

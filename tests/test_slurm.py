@@ -62,8 +62,7 @@ def ask(*command):
 
 def queue():
     """{job id: state} of all jobs that the cluster knows."""
-    lines = ask("squeue", "--array", "--states=all", "--noheader", "--format=%i %T").splitlines()
-    return dict(map(str.split, lines))
+    return dict(map(str.split, ask("squeue", "--array", "--states=all", "--noheader", "--format=%i %T").splitlines()))
 
 
 def jobs_in(state):
