@@ -117,7 +117,8 @@ def _analyse(study, name):
     print("analysis …")
     folder = outputs_folder(study.name)
     execute("analysis", folder, {"study": name, "arm": "", "baseline": ""})
-    print(f"results: {shown(folder / 'results.json')}; to read: {shown(write_pages(study, name))}")
+    page = write_pages(study, name)
+    print(f"results: {shown(folder / 'results.json')}; to read: {shown(page)}")
     if study.name in ("paper", "replication") and not os.environ.get("STUDY_OUTPUTS"):  # it is about outputs/ alone
         from lib.paper import MissingTeXError, build
 

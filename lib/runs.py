@@ -2,8 +2,7 @@
 
 config.json, the settings; environment.json, versions, machine and commit; metrics.csv, a row an epoch; test_logits.npz,
 the answers to the test images; gates.csv and lesions.csv, of networks with gates; and last summary.json, which makes
-the run complete. While it trains there is checkpoint.pt, after a training that diverged failure.json, and papermill
-leaves notebook.ipynb.
+the run complete. While it trains, checkpoint.pt; where it diverged, failure.json; and papermill leaves notebook.ipynb.
 """
 
 import hashlib

@@ -19,10 +19,10 @@ SPAN = "{0[0]:+.2f} to {0[1]:+.2f}"
 ROW = (
     "{0[0]} & {0[1]:.2f} ({0[2]:.2f}) & {0[3]:.2f} ({0[4]:.2f}) & {0[5]:+.2f} & {0[6]:+.2f} to {0[7]:+.2f} & {0[8]:.2f}"
 )
+ERROR, PEOPLE = "expected calibration error (0 to 1)", "cross-entropy with people's answers (nats)"
 ORIGIN = ("device_name", "precision", "packages", "training_code")  # of environment.json
 RUNS = ROOT / "outputs" / "paper" / "runs"
 QUARTER, AT_PLAIN_RATE = "__quarter_width", "se_resnet18__quarter_width_plain_rate"
-NARROW = (f"se_resnet18{QUARTER}", f"resnet18{QUARTER}")
 
 
 def all_runs(column):
@@ -119,7 +119,10 @@ def constant_runs(arm):
 
 
 def pair_folders(arm, baseline):
-    """The two run folders of each pair of the study `paper`; a mixed pair, made on two machines, is left out."""
+    """The two run folders of each pair of the study `paper`; a mixed pair, made on two machines, is left out.
+
+    compare.pairs does the same with the table of all runs, which takes longer to read than the paper's tests can wait.
+    """
     both = [(folder, RUNS / baseline / folder.name) for folder in sorted((RUNS / arm).glob("seed-*"))]
     made_on = [[read_json(each / "environment.json") or {} for each in pair] for pair in both]
     alike = [all(one.get(key) == other.get(key) for key in ORIGIN) for one, other in made_on]
@@ -141,12 +144,12 @@ def last_loss(folder):
     return pd.read_csv(folder / "metrics.csv")["train_loss"].iloc[-1]
 
 
-def rate_change(results):
+def rate_change():
     """How the rate of 0.4, against 0.2, changes the accuracy of SE at a quarter of the width, in points, by seed."""
     return paired(accuracy, f"se_resnet18{QUARTER}", AT_PLAIN_RATE)
 
 
-def fit_change(results):
+def fit_change():
     """How SE at the plain rate changes the training loss at a quarter of the width, in nats, by seed."""
     return paired(last_loss, AT_PLAIN_RATE, f"resnet18{QUARTER}")
 
@@ -179,8 +182,7 @@ def tuned(arm, rate):
     return cell("paper/tables/tuning.csv", "mean", tuned=arm, learning_rate=rate)
 
 
-def calibration_error(column):
-    name = "expected calibration error (0 to 1)"
+def calibration(name, column):
     return cell("paper/tables/calibration.csv", column, name=name)
 
 
@@ -190,11 +192,6 @@ def churn(pair):
 
 def recall(name):
     return cell("paper/tables/recall_by_class.csv", "difference_pp", **{"class": name})
-
-
-def people(column):
-    """Function that finds how SE changes the cross-entropy with people's answers, in nats, in its table."""
-    return cell("paper/tables/calibration.csv", column, name="cross-entropy with people's answers (nats)")
 
 
 def excluded_classes(results):
@@ -289,19 +286,22 @@ NUMBERS = {
     "NarrowDifference": ("{:+.2f}", effect(f"se_resnet18{QUARTER}")),
     "NarrowInterval": (SPAN, effect_span(f"se_resnet18{QUARTER}")),
     "NarrowPairs": ("{}", effect(f"se_resnet18{QUARTER}", "n_pairs")),
-    "RateChange": ("{:+.2f}", lambda results: rate_change(results).mean()),
-    "RateChangeInterval": (SPAN, lambda results: mean_interval(rate_change(results))),
-    "LuckyPair": ("{:.1f}", lambda results: paired(accuracy, *NARROW).max()),
-    "FitChange": ("{:+.3f}", lambda results: fit_change(results).mean()),
-    "FitInterval": ("{0[0]:+.3f} to {0[1]:+.3f}", lambda results: mean_interval(fit_change(results))),
-    "PeopleGain": ("{:.3f}", negative(people("difference"))),
-    "PeopleInterval": ("{0[0]:.3f} to {0[1]:.3f}", lambda results: [-people(end)(results) for end in ("high", "low")]),
+    "RateChange": ("{:+.2f}", lambda results: rate_change().mean()),
+    "RateChangeInterval": (SPAN, lambda results: mean_interval(rate_change())),
+    "LuckyPair": ("{:.1f}", lambda results: paired(accuracy, f"se_resnet18{QUARTER}", f"resnet18{QUARTER}").max()),
+    "FitChange": ("{:+.3f}", lambda results: fit_change().mean()),
+    "FitInterval": ("{0[0]:+.3f} to {0[1]:+.3f}", lambda results: mean_interval(fit_change())),
+    "PeopleGain": ("{:.3f}", negative(calibration(PEOPLE, "difference"))),
+    "PeopleInterval": (
+        "{0[0]:.3f} to {0[1]:.3f}",
+        negative(lambda results: [calibration(PEOPLE, end)(results) for end in ("low", "high")]),
+    ),
     "WidthTrend": ("{:+.2f}", trend("estimate_pp")),
     "WidthTrendInterval": (SPAN, lambda results: [trend(end)(results) for end in ("low_pp", "high_pp")]),
     "PlainTrainLoss": ("{:.3f}", of("paper", "arms", "resnet18", "train_loss_mean")),
     "SETrainLoss": ("{:.3f}", of("paper", "arms", "se_resnet18", "train_loss_mean")),
-    "PlainError": ("{:.3f}", calibration_error("baseline")),
-    "SEError": ("{:.3f}", calibration_error("arm")),
+    "PlainError": ("{:.3f}", calibration(ERROR, "baseline")),
+    "SEError": ("{:.3f}", calibration(ERROR, "arm")),
     "LesionMean": ("{:.1f}", lesion("mean", "drop_pp")),
     "LesionShuffled": ("{:.1f}", lesion("shuffled", "drop_pp")),
     "TunedPlainCost": ("{:.1f}", lambda results: tuned("resnet18", 0.2)(results) - tuned("resnet18", 0.4)(results)),

@@ -41,8 +41,7 @@ def load_metrics(study):
 def load_logit_stack(study, arm, seeds):
     """Logits float32 (runs, N, classes) of an arm on the test images, in the order of `seeds`, and labels int64 (N,).
 
-    Raises StudyError for a damaged file or one that belongs to another run, and for a primary arm before the primary
-    comparison is complete.
+    Raises StudyError for a file that is damaged or of another run, and for a primary arm as refuse_incomplete_primary.
     """
     if arm in (study.arm, study.baseline):
         refuse_incomplete_primary(study)

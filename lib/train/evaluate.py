@@ -87,7 +87,8 @@ def predict_with_gates(trainer, images, replaced=None):
         modules = gated_blocks(trainer.model)
         for block in replaced or modules:
             stack.enter_context(modules[block].register_forward_hook(partial(hook, block)))
-        return trainer.predict(images), {block: torch.cat(parts).numpy() for block, parts in used.items()}
+        logits = trainer.predict(images)
+    return logits, {block: torch.cat(parts).numpy() for block, parts in used.items()}
 
 
 def lesions(trainer, dataset):
