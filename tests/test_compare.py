@@ -39,7 +39,7 @@ def table_of(accuracies):
     """Runs with these accuracies in percent, {arm: [seed 0, seed 1, …]}, None for a seed without a run."""
     table = pd.DataFrame.from_dict(accuracies, orient="index", dtype=float).stack().div(100)
     table = table.rename_axis(["arm", "seed"]).rename("test_accuracy").reset_index().dropna()
-    return table.assign(width=1.0, epochs=8, origin="here", uniform=True)
+    return table.assign(width=1.0, epochs=8, origin="here", uniform=True, train_loss=1 - table["test_accuracy"])
 
 
 def related(study, arm, baseline, seeds):
@@ -58,6 +58,8 @@ def test_only_seeds_that_both_arms_have_finished_are_paired():
     assert (row["n_pairs"], row["width"], row["epochs"], row["difference_pp"]) == (2, 1.0, 8, pytest.approx(1.5))
     assert (row["accuracy_arm"], row["accuracy_baseline"]) == (pytest.approx(0.925), pytest.approx(0.91))
     assert row["log_error_ratio"] == pytest.approx(np.log([9 / 10, 6 / 8]).mean())
+    ends = stats.ttest_rel([0.09, 0.06], [0.1, 0.08]).confidence_interval(0.95)
+    assert [row[f"train_loss{end}"] for end in ("", "_low", "_high")] == pytest.approx([-0.015, ends.low, ends.high])
 
 
 CHANGES = {"Tesla T4": "device_name", "fp32": "precision", "d1ff": "training_code", "2.9": "packages"}

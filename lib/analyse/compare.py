@@ -25,13 +25,13 @@ TRENDS = {  # the planned ones: slope of the effect over x, each x a variant; fr
 CELL_PAIRS = 5  # finished pairs from which an x counts
 
 
-def pairs(runs, arm, baseline, seeds=None):
-    """Test accuracy, a fraction, of the seeds that both arms have finished: index seed, columns baseline and arm.
+def pairs(runs, arm, baseline, seeds=None, column="test_accuracy"):
+    """A column of load_runs for the seeds that both arms have finished: index seed, columns baseline and arm.
 
     runs: the table of load_runs; seeds: those that count, by default all. A mixed pair, whose runs differ in kind of
     machine, precision, version of torch or of the training code, is left out.
     """
-    found = _finished_pairs(runs, arm, baseline, seeds)
+    found = _finished_pairs(runs, arm, baseline, seeds, column)
     return found.loc[~found["mixed"], [baseline, arm]]
 
 
@@ -41,15 +41,14 @@ def mixed_pairs(runs, arm, baseline, seeds=None):
     return found.loc[found["mixed"], "made_on"].to_dict()
 
 
-def _finished_pairs(runs, arm, baseline, seeds):
+def _finished_pairs(runs, arm, baseline, seeds, column="test_accuracy"):
     known = runs[runs["test_accuracy"].notna() & runs["seed"].isin(runs["seed"] if seeds is None else seeds)]
     of_baseline, of_arm = (known[known["arm"] == each].set_index("seed") for each in (baseline, arm))
     both = of_baseline.index.intersection(of_arm.index).sort_values()
     of_baseline, of_arm = of_baseline.loc[both], of_arm.loc[both]
     alike = ((of_baseline["origin"] == of_arm["origin"]) & of_arm["uniform"]).astype(bool)
-    made_on = of_baseline["origin"] + "; " + of_arm["origin"]
-    accuracies = {baseline: of_baseline["test_accuracy"], arm: of_arm["test_accuracy"]}
-    return pd.DataFrame(accuracies | {"mixed": ~alike, "made_on": made_on})
+    values = {baseline: of_baseline[column], arm: of_arm[column], "mixed": ~alike}
+    return pd.DataFrame(values | {"made_on": of_baseline["origin"] + "; " + of_arm["origin"]})
 
 
 def compare_arms(runs, arm, baseline, seeds=None):
@@ -57,15 +56,18 @@ def compare_arms(runs, arm, baseline, seeds=None):
 
     arm, baseline, width, epochs, n_pairs; accuracy_arm, accuracy_baseline (fractions, means over the pairs);
     difference_pp with its 95 % t interval low_pp, high_pp; log_error_ratio, mean of log(error of arm / of baseline),
-    with _low and _high. NaN or None where pairs are missing.
+    with _low and _high; train_loss, mean difference of the loss in the last epoch (nats), with _low and _high. NaN or
+    None where pairs are missing.
     """
     values, of_arm = pairs(runs, arm, baseline, seeds), runs[runs["arm"] == arm]
     compared = statistics.paired_comparison(values[arm], values[baseline])
     row = {"arm": arm, "baseline": baseline, "width": of_arm["width"].max(), "epochs": of_arm["epochs"].max()}
     row |= {"n_pairs": len(values), "accuracy_arm": values[arm].mean(), "accuracy_baseline": values[baseline].mean()}
     row |= {"difference_pp": compared["difference_pp"], **_ends("{}_pp", compared["seed_interval_pp"])}
-    row |= {"log_error_ratio": compared["log_error_ratio"]}
-    return row | _ends("log_error_ratio_{}", compared["log_error_ratio_interval"])
+    ratio = compared["log_error_ratio_interval"]
+    row |= {"log_error_ratio": compared["log_error_ratio"], **_ends("log_error_ratio_{}", ratio)}
+    losses = pairs(runs, arm, baseline, seeds, "train_loss").diff(axis=1)[arm]
+    return row | {"train_loss": losses.mean(), **_ends("train_loss_{}", statistics.mean_interval(losses))}
 
 
 def _ends(name, interval):

@@ -114,7 +114,7 @@ def forest(table, columns=(), reference=None):
     table: comparison (a name), difference_pp, low_pp, high_pp (None or NaN for no interval), optional color, and the
     `columns` of text to write beside the rows. reference: a difference in points to mark by a dotted line.
     """
-    figure, axis = plt.subplots(figsize=(PAGE, 0.15 * len(table) + 0.7), layout="constrained")
+    figure, axis = plt.subplots(figsize=(PAGE, 0.14 * len(table) + 0.7), layout="constrained")
     mark_zero(axis, reference=reference)
     rows = np.arange(len(table))
     colors = table["color"] if "color" in table else ["black"] * len(table)
@@ -144,7 +144,7 @@ def learning_curves(metrics):
         look = styles[arm] | ({"marker": ""} if runs["epoch"].nunique() > 1 else {"linestyle": "none"})
         for axis, column, scale in zip(axes, ("train_loss", "train_accuracy"), (1, 100), strict=True):
             curves = scale * runs.pivot(index="epoch", columns="seed", values=column)
-            axis.plot(curves, color=look["color"], marker=look["marker"], linewidth=0.4, markersize=2, alpha=0.3)
+            axis.plot(curves, color=look["color"], marker=look["marker"], linewidth=0.6, markersize=2, alpha=0.4)
             label = f"{arm_name(arm)}, {curves.shape[1]} run{'s' * (curves.shape[1] > 1)}"
             axis.plot(curves.mean(axis=1), **look, zorder=3, label=label)
     for axis, quantity in zip(axes, ("training loss (nats)", "training accuracy (%)"), strict=True):
