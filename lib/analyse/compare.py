@@ -56,8 +56,8 @@ def compare_arms(runs, arm, baseline, seeds=None):
 
     arm, baseline, width, epochs, n_pairs; accuracy_arm, accuracy_baseline (fractions, means over the pairs);
     difference_pp with its 95 % t interval low_pp, high_pp; log_error_ratio, mean of log(error of arm / of baseline),
-    with _low and _high; train_loss, mean difference of the loss in the last epoch (nats), with _low and _high. NaN or
-    None where pairs are missing.
+    with _low and _high; train_loss_difference of the last epoch (nats, mean), and train_loss_low and _high. NaN or None
+    where pairs are missing.
     """
     values, of_arm = pairs(runs, arm, baseline, seeds), runs[runs["arm"] == arm]
     compared = statistics.paired_comparison(values[arm], values[baseline])
@@ -67,7 +67,7 @@ def compare_arms(runs, arm, baseline, seeds=None):
     ratio = compared["log_error_ratio_interval"]
     row |= {"log_error_ratio": compared["log_error_ratio"], **_ends("log_error_ratio_{}", ratio)}
     losses = pairs(runs, arm, baseline, seeds, "train_loss").diff(axis=1)[arm]
-    return row | {"train_loss": losses.mean(), **_ends("train_loss_{}", statistics.mean_interval(losses))}
+    return row | {"train_loss_difference": losses.mean(), **_ends("train_loss_{}", statistics.mean_interval(losses))}
 
 
 def _ends(name, interval):

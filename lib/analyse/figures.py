@@ -108,13 +108,13 @@ def mark_zero(axis, along="x", reference=None):
         line(reference, color="0.4", linewidth=0.8, linestyle=":", zorder=0)
 
 
-def forest(table, columns=(), reference=None):
+def forest(table, columns=(), reference=None, width=PAGE):
     """Which comparisons show a difference? One row each: the mean difference with its 95 % interval.
 
     table: comparison (a name), difference_pp, low_pp, high_pp (None or NaN for no interval), optional color, and the
-    `columns` of text to write beside the rows. reference: a difference in points to mark by a dotted line.
+    `columns` of text to write beside the rows. reference: a difference to mark by a dotted line; width: in inches.
     """
-    figure, axis = plt.subplots(figsize=(PAGE, 0.14 * len(table) + 0.7), layout="constrained")
+    figure, axis = plt.subplots(figsize=(width, 0.13 * len(table) + 0.7), layout="constrained")
     mark_zero(axis, reference=reference)
     rows = np.arange(len(table))
     colors = table["color"] if "color" in table else ["black"] * len(table)
@@ -123,12 +123,13 @@ def forest(table, columns=(), reference=None):
     axis.set_yticks(rows, table["comparison"])
     axis.set_ylim(len(table) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
+    axis.locator_params(axis="x", nbins=6)
     for at, column in enumerate(columns):
         look = {"textcoords": "offset points", "ha": "right", "fontsize": TICK, "annotation_clip": False}
-        axis.annotate(column, (1, 1), (30 + 42 * at, 2), "axes fraction", va="bottom", **look)
+        axis.annotate(column, (1, 1), (28 + 38 * at, 2), "axes fraction", va="bottom", **look)
         for row, text in enumerate(table[column]):
-            axis.annotate(text, (1, row), (30 + 42 * at, 0), axis.get_yaxis_transform(), va="center_baseline", **look)
-    axis.set_xlabel("difference in test accuracy (percentage points), 95 % interval")
+            axis.annotate(text, (1, row), (28 + 38 * at, 0), axis.get_yaxis_transform(), va="center_baseline", **look)
+    axis.set_xlabel("difference in accuracy (points)")
     sns.despine(figure, left=True)
     return figure
 

@@ -20,9 +20,7 @@ def mean_interval(values):
     Accuracies move in steps of one image, so two runs may agree by chance: an interval of no width would mislead.
     """
     values = np.asarray(values, float)
-    if not _vary(values):
-        return None
-    return _t_interval(values.mean(), values.std(ddof=1) / np.sqrt(len(values)), len(values) - 1)
+    return _t_interval(values.mean(), stats.sem(values), len(values) - 1) if _vary(values) else None
 
 
 def _vary(values):
@@ -86,7 +84,6 @@ def paired_comparison(arm, baseline):
         "seed_correlation": float(np.corrcoef(arm, baseline)[0, 1]) if varied else None,
         "log_error_ratio": float(ratios.mean()) if len(ratios) else None,
         "log_error_ratio_interval": mean_interval(ratios),
-        "relative_error_change_percent": 100 * float(np.expm1(ratios.mean())) if len(ratios) else None,
     }
 
 
