@@ -148,6 +148,11 @@ def rates(arm, baseline):
     return find
 
 
+def equal_crossed(results):
+    """The crossed interval of SE − plain, both at 0.4, in points."""
+    return [rates(NARROW, PLAIN_AT_SE_RATE)(results)[end] for end in ("crossed_low", "crossed_high")]
+
+
 def literal_crossed(results):
     """The crossed interval of SE on the skip path, in points."""
     ends = [cell("paper/tables/whole.csv", f"crossed_{end}", arm="se_skip_resnet18") for end in ("low", "high")]
@@ -241,6 +246,11 @@ NUMBERS = {
     "TunedGain": ("{:.1f}", lambda results: tuned("se_resnet18", 0.4)(results) - tuned("se_resnet18", 0.2)(results)),
     "EqualLow": ("{:.2f}", effect(AT_PLAIN_RATE)),
     "EqualHigh": ("{0[difference_pp]:.2f}", rates(NARROW, PLAIN_AT_SE_RATE)),
+    "EqualCrossed": (SPAN, equal_crossed),
+    "PlainRateCost": (
+        "{:.2f}",
+        lambda results: -rates(PLAIN_AT_SE_RATE, f"resnet18{QUARTER}")(results)["difference_pp"],
+    ),
     "WorseFit": ("{:.3f}", effect("se_resnet18", "train_loss_difference")),
     "LongerFit": ("{:.3f}", lambda results: effect("se_resnet18", "train_loss_difference")(results["replication"])),
     "WidthTrend": ("{:+.2f}", trend("estimate_pp")),
@@ -336,12 +346,14 @@ CLAIMS = [
         ),
     ),
     (
-        "where the interval just excludes zero",
+        "For new images neither is shown",
+        lambda results: includes_zero(effect_span(AT_PLAIN_RATE))(results) and includes_zero(equal_crossed)(results),
+    ),
+    (
+        "20 of 60 runs exist",
         lambda results: (
-            includes_zero(effect_span(AT_PLAIN_RATE))(results)
-            and effect(AT_PLAIN_RATE)(results) > 0
-            and 0 < rates(NARROW, PLAIN_AT_SE_RATE)(results)["low_pp"] < 0.05
-            and rates(NARROW, PLAIN_AT_SE_RATE)(results)["high_pp"] < PUBLISHED_GAIN_PP
+            [sum(row[key] for row in of("replication", "stages")(results)) for key in ("finished", "planned")]
+            == [20, 60]
         ),
     ),
     ("it fits worse at the plain rate", fits_worse("se_skip_resnet18")),
@@ -385,11 +397,11 @@ CLAIMS = [
         lambda results: set(constant_runs(f"{NARROW}_2_epochs")(results)) == {0},
     ),
     (
-        "after eight, blocks 6 and 8 are in most runs",
+        "after eight, blocks 6 and 8 mostly are at 0.4",
         lambda results: [block for block, n in enumerate(constant_runs(NARROW)(results), start=1) if n > 10] == [6, 8],
     ),
     (
-        "and at 0.2 only block 6",
+        "and only 6 at 0.2",
         lambda results: [block for block, n in enumerate(constant_runs(AT_PLAIN_RATE)(results), start=1) if n] == [6],
     ),
     (

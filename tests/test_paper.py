@@ -49,7 +49,7 @@ RESULTS = {  # as compare.summary gives them
     "gate_table": [{"arm": arm, "n_constant": runs} for arm, blocks in CONSTANT.items() for runs in blocks],
     "lesion_table": [LOST | {"lesion": lesion} for lesion in ("mean", "shuffled")],
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
-    "replication": SECOND | {"stages": [{"stage": "plain_rate", "planned": 10, "finished": 0}]},
+    "replication": SECOND | {"stages": [{"stage": "primary", "planned": 60, "finished": 20}]},
 }
 OLD_PDF = b"the last good one"
 DOCUMENT = r"\documentclass{article}\usepackage{iclrstyle,times}\begin{document}\input{numbers}%s\end{document}"
