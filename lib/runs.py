@@ -60,11 +60,9 @@ def finished_runs(study):
     found, folders = [], {}
     for config in study.runs:
         folder = run_folder(study.name, config.arm, config.seed)
-        summary = read_summary(folder, config)
-        if summary is None:
-            continue
-        found.append((config, folder, summary))
-        folders.setdefault(summary["data_fingerprint"], []).append(shown(folder))
+        if summary := read_summary(folder, config):
+            found.append((config, folder, summary))
+            folders.setdefault(summary["data_fingerprint"], []).append(shown(folder))
     if len(folders) > 1:
         *others, most = sorted(folders.values(), key=len)
         raise StudyError(f"{', '.join(sum(others, []))} saw different images than {most[0]}: move them away")

@@ -139,7 +139,7 @@ def test_the_same_command_completes_what_a_cancelled_job_left(cluster, study_fil
     assert read_json(outputs / "results.json")["primary"]["n_pairs"] == 1
 
 
-def test_jobs_without_their_command_are_not_doubled_and_ctrl_c_cancels(cluster, study, study_file):
+def test_jobs_without_their_command_are_not_doubled_and_ctrl_c_cancels(cluster, study, study_file, monkeypatch):
     subprocess.run(["scontrol", "update", "nodename=n1", "state=drain", "reason=maintenance"], check=True)
     orphans = slurm._submit(study, study_file, study.runs, None)
     with pytest.raises(StudyError, match=f"an earlier command are still .*scancel {min(queue())[:-2]}$"):
@@ -150,6 +150,11 @@ def test_jobs_without_their_command_are_not_doubled_and_ctrl_c_cancels(cluster, 
     wait_until(lambda: len(jobs_in("PENDING")) == 4)
     command.send_signal(signal.SIGINT)
     assert end(command).returncode == 130 and set(queue().values()) == {"CANCELLED"}
+    submit, known = slurm._submit, set(queue())
+    monkeypatch.setattr(slurm, "_submit", lambda *given: submit(*given) and signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        slurm.run_jobs(study, study_file, study.runs)
+    assert set(queue()) > known and set(queue().values()) == {"CANCELLED"}
 
 
 @pytest.fixture

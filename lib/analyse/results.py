@@ -139,8 +139,7 @@ def deviations(study):
     runs, everything = load_runs(study), pd.DataFrame([_origin(_environment(each[1])) for each in finished_runs(study)])
     short = plan(study).query("finished < planned")
     rows = [("missing runs", row.stage, row.planned - row.finished, f"of {row.planned}") for row in short.itertuples()]
-    for config, _, reason in diverged_runs(study):
-        rows.append(("diverged and excluded", f"{config.arm} seed {config.seed}", 1, reason))
+    rows += [("diverged and excluded", f"{c.arm} seed {c.seed}", 1, reason) for c, _, reason in diverged_runs(study)]
     for config, _, summary in finished_runs(study):
         if "diverged" in summary:
             rows.append(("diverged in the tuning", f"{config.arm} seed {config.seed}", 1, summary["diverged"]))

@@ -132,8 +132,7 @@ class Pool:
             process = self.running[config] = run_process(self.study, self.name, config, slot)
         process.wait()
         folder = run_folder(self.study.name, config.arm, config.seed)
-        summary = read_summary(folder, config)
-        if summary is None:
+        if (summary := read_summary(folder, config)) is None:
             raise StudyError(f"train.ipynb has ended, but the run in {shown(folder)} is not complete")
         with self.lock:
             self.measured.append(pace(config, folder, summary))

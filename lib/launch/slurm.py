@@ -30,21 +30,20 @@ def run_jobs(study, name, configs, jobs=None):
     name: what the notebook's parameter `study` gets. Ctrl-C cancels all jobs. Raises StudyError when those of an
     earlier command are still queued, or SLURM takes no new ones.
     """
-    ours = str(outputs_folder(study.name))
-    queued = {job.split("_")[0] for job, (state, mark) in _queue().items() if mark == ours and state not in ENDED}
-    if queued:
-        raise StudyError(f"jobs of an earlier command are still queued: wait, or scancel {' '.join(sorted(queued))}")
-    active = dict(zip(configs, _submit(study, name, configs, jobs), strict=True))
-    with contextlib.closing(StudyProgress(study, configs)) as progress:
-        try:
+    if queued := _queued(study):
+        raise StudyError(f"jobs of an earlier command are still queued: wait, or scancel {' '.join(queued)}")
+    try:
+        active = dict(zip(configs, _submit(study, name, configs, jobs), strict=True))
+        with contextlib.closing(StudyProgress(study, configs)) as progress:
             while active:
                 time.sleep(POLL_SECONDS)
                 with contextlib.suppress(StudyError):  # where SLURM does not answer, it is asked again
                     _look(study, active, progress)
-        finally:
-            if active:
-                subprocess.run(["scancel", *(job.job_id for job in active.values())])
-                print(f"cancelled {len(active)} SLURM jobs", file=sys.stderr)
+    except BaseException:  # Ctrl-C, which may come before sbatch has told the jobs' number
+        if queued := _queued(study):
+            subprocess.run(["scancel", *queued])
+            print(f"cancelled SLURM job {' '.join(queued)}", file=sys.stderr)
+        raise
     return progress.failed
 
 
@@ -71,8 +70,7 @@ def _submit(study, name, configs, jobs):
             use_srun=False,  # a step of its own would get one of the job's CPUs
             additional_parameters={"chdir": ROOT},
         )
-        calls = [functools.partial(run_job, name, config.arm, config.seed, folders) for config in configs]
-        submitted = executor.submit_array(calls)
+        submitted = executor.submit_array([functools.partial(run_job, name, c.arm, c.seed, folders) for c in configs])
     except (OSError, RuntimeError) as error:  # no sbatch here, or it refuses
         raise StudyError(f"SLURM does not take the jobs: {' '.join(str(error).split())}") from None
     print(f"submitted as SLURM job {submitted[0].job_id.split('_')[0]}", flush=True)
@@ -107,6 +105,12 @@ def _partition_has_gpus():
     lines = _ask("sinfo", "--noheader", "--format=%P|%G", *(["--partition", chosen] if chosen else []))
     found = [line.split("|") for line in lines]
     return any("gpu" in resources for partition, resources in found if chosen or partition.endswith("*"))
+
+
+def _queued(study):
+    """Numbers of the study's jobs that have not ended, an array's once."""
+    ours = str(outputs_folder(study.name))
+    return sorted({job.split("_")[0] for job, (state, mark) in _queue().items() if mark == ours and state not in ENDED})
 
 
 def _queue():
