@@ -117,7 +117,7 @@ def test_what_the_notebook_computes_is_what_results_json_holds_and_the_same_byte
     low, high = primary["seed_interval_pp"]
     assert f"{low:+.2f} to {high:+.2f}".replace("-", "−") in shown
     first, results = contents(folder), (folder / "results.json").read_bytes()
-    assert {"trends.csv", "contrasts.csv", "width_and_epochs.png", "gates.pdf", "accuracy_by_seed.png"} <= set(first)
+    assert {"trends.csv", "contrasts.csv", "settings_and_gates.pdf", "gates.csv", "runs.png"} <= set(first)
     assert "nan" not in shown.lower() and "None" not in shown
     execute(str(tmp_path / "small.yaml"))
     assert contents(folder) == first and (folder / "results.json").read_bytes() == results
@@ -131,7 +131,7 @@ def test_nothing_shows_the_primary_comparison_before_its_last_pair(execute, tmp_
     write_json(folder / "figures" / "confusion.png", {})  # of runs that are gone
     shown, _ = execute(str(tmp_path / "small.yaml"))
     assert "5 of 6 pairs" in shown and "contrasts.png" in contents(folder)
-    assert not {"accuracy_by_seed.png", "learning_curves.png", "confusion.png"} & set(contents(folder))
+    assert not {"runs.png", "confusion.png"} & set(contents(folder))
     summaries = [read_json(folder / "runs" / arm / "seed-00" / "summary.json") for arm in BOTH]
     written = shown + "".join(path.read_text() for path in folder.glob("tables/*.csv"))
     arms = pd.read_csv(folder / "tables" / "arms.csv").set_index("arm")
