@@ -57,6 +57,7 @@ def test_only_seeds_that_both_arms_have_finished_are_paired():
     row = compare.compare_arms(runs, SE, BASE)
     assert (row["n_pairs"], row["width"], row["epochs"], row["difference_pp"]) == (2, 1.0, 8, pytest.approx(1.5))
     assert (row["accuracy_arm"], row["accuracy_baseline"]) == (pytest.approx(0.925), pytest.approx(0.91))
+    assert (row["sd_arm"], row["sd_baseline"]) == (pytest.approx(0.03 / 2**0.5), pytest.approx(0.02 / 2**0.5))
     assert row["log_error_ratio"] == pytest.approx(np.log([9 / 10, 6 / 8]).mean())
     ends = stats.ttest_rel([0.09, 0.06], [0.1, 0.08]).confidence_interval(0.95)
     assert [row[f"train_loss_{end}"] for end in ("difference", "low", "high")] == pytest.approx(

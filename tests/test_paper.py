@@ -19,9 +19,11 @@ LOST = {"arm": RATE, "block": "all", "drop_pp": 1.0, "low_pp": 0.5}
 AROUND = {"low_pp": -0.3, "high_pp": 0.3, "train_loss_difference": 0.01}
 AROUND |= {"train_loss_low": -0.01, "train_loss_high": 0.03}
 AROUND |= {"difference_pp": 0.02, "n_pairs": 9, "accuracy_arm": 0.8, "accuracy_baseline": 0.8, "baseline": "resnet18"}
+AROUND |= {"sd_arm": 0.002, "sd_baseline": 0.002}
 BELOW, WORSE = {"difference_pp": -0.4, "low_pp": -0.5, "high_pp": -0.3}, {"train_loss_low": 0.005}
 PRIMARY = {"complete": True, "n_pairs": 10, "difference_pp": -0.1, "seed_interval_pp": [-0.3, 0.1], "tost_p": 0.07}
 PRIMARY |= {"excludes_published_gain": True, "crossed_interval_pp": [-0.32, 0.12], "sd_difference_pp": 0.24}
+PRIMARY |= {"log_error_ratio": 0.01, "log_error_ratio_interval": [-0.005, 0.03]}
 PRIMARY |= {"brier": {"difference": 0.001, "interval": [-0.002, 0.004]}}
 KINDS = [{"kind": f"{kind} 1", "difference_pp": -0.1, "seed_interval_pp": [-0.5, 0.3]} for kind in ("AMD", "NVIDIA")]
 LONGER = {"complete": True, "difference_pp": -0.6, "sign_flip_p": 2**-9, "crossed_interval_pp": [-0.8, -0.4]}
@@ -29,9 +31,11 @@ NAMES = ("test_accuracy_mean", "test_accuracy_sd", "parameters", "train_seconds_
 EFFECTS = {RATE: {"high_pp": 0.5}, "se_resnet18": WORSE, NARROW: WORSE, f"wide_resnet18{QUARTER}": {"high_pp": 0.45}}
 EFFECTS |= {"se_skip_resnet18": BELOW | WORSE, HALF_SKIP: BELOW | WORSE, f"se_skip_resnet18{QUARTER}": {}}
 ROWS = [{"arm": arm, **AROUND, **values} for arm, values in EFFECTS.items()]
-ARMS = {arm: dict.fromkeys(NAMES, 0.5) for arm in ("resnet18", f"resnet18{QUARTER}_se_rate", *EFFECTS)}
-CONSTANT = {"se_resnet18": (0, 0, 0, 7, 7, 10, 6, 10), RATE: [0] * 5 + [9, 0, 0], NARROW: [0] * 5 + [20, 0, 17]}
-CONSTANT |= {f"{NARROW}_2_epochs": [0] * 8}
+PLAIN = ["resnet18" + variant for variant in ("", QUARTER, f"{QUARTER}_se_rate")]
+ARMS = {arm: dict.fromkeys(NAMES, 0.5) for arm in (*PLAIN, *EFFECTS)}
+CONSTANT = {"se_resnet18": (0, 0, 0, 7, 7, 10, 6, 10)}
+EXCHANGED = [{"block": f"block{number}", "low_pp": 0.2 if number < 4 else None} for number in range(1, 9)]
+EXCHANGED = [each | {"arm": "se_resnet18", "lesion": "shuffled"} for each in EXCHANGED]
 SECOND = {"primary": LONGER, "arms": ARMS, "effects": ROWS, "gate_table": [{"n_constant": 0}] * 8}
 WIDTH = {"trend": "full − quarter width", "estimate_pp": -0.1, "p_holm": 0.9}
 DONE = dict.fromkeys(("tuning", "primary", "plain_rate", "narrow", "controls", "se_rate"), 20)
@@ -45,9 +49,9 @@ RESULTS = {  # as compare.summary gives them
     "arms": ARMS,
     "effects": ROWS,
     "contrasts": [AROUND | {"p_holm": 0.5, "high_pp": high} for high in (0.3, 0.45, 0.3, 0.3)],
-    "trends": [AROUND | WIDTH, {"trend": "slope over log2(epochs)", "p_value": None}],
+    "trends": [AROUND | WIDTH, AROUND | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_value": None}],
     "gate_table": [{"arm": arm, "n_constant": runs} for arm, blocks in CONSTANT.items() for runs in blocks],
-    "lesion_table": [LOST | {"lesion": lesion} for lesion in ("mean", "shuffled")],
+    "lesion_table": [LOST | {"lesion": lesion} for lesion in ("mean", "shuffled")] + EXCHANGED,
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
     "replication": SECOND | {"stages": [{"stage": "primary", "planned": 60, "finished": 20}]},
 }

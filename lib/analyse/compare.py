@@ -54,18 +54,18 @@ def _finished_pairs(runs, arm, baseline, seeds, column="test_accuracy"):
 def compare_arms(runs, arm, baseline, seeds=None):
     """The comparison arm − baseline over finished pairs, a dictionary; without p-values, since most are exploratory.
 
-    arm, baseline, width, epochs, n_pairs; accuracy_arm, accuracy_baseline (fractions, means over the pairs);
-    difference_pp with its 95 % t interval low_pp, high_pp; log_error_ratio, mean of log(error of arm / of baseline),
-    with _low and _high; train_loss_difference of the last epoch (nats, mean), and train_loss_low and _high. NaN or None
-    where pairs are missing.
+    arm, baseline, width, epochs, n_pairs; accuracy_arm, accuracy_baseline, and sd_arm, sd_baseline (fractions, of these
+    pairs); difference_pp with its 95 % t interval low_pp, high_pp; log_error_ratio, mean of log(error of arm / of
+    baseline), with _low and _high; train_loss_difference of the last epoch (nats, mean), and train_loss_low and _high.
+    NaN or None where pairs are missing.
     """
     values, of_arm = pairs(runs, arm, baseline, seeds), runs[runs["arm"] == arm]
-    compared = statistics.paired_comparison(values[arm], values[baseline])
+    both = statistics.paired_comparison(values[arm], values[baseline])
     row = {"arm": arm, "baseline": baseline, "width": of_arm["width"].max(), "epochs": of_arm["epochs"].max()}
     row |= {"n_pairs": len(values), "accuracy_arm": values[arm].mean(), "accuracy_baseline": values[baseline].mean()}
-    row |= {"difference_pp": compared["difference_pp"], **_ends("{}_pp", compared["seed_interval_pp"])}
-    ratio = compared["log_error_ratio_interval"]
-    row |= {"log_error_ratio": compared["log_error_ratio"], **_ends("log_error_ratio_{}", ratio)}
+    row |= {"sd_arm": values[arm].std(), "sd_baseline": values[baseline].std()}
+    row |= {"difference_pp": both["difference_pp"], **_ends("{}_pp", both["seed_interval_pp"])}
+    row |= {"log_error_ratio": both["log_error_ratio"], **_ends("log_error_ratio_{}", both["log_error_ratio_interval"])}
     losses = pairs(runs, arm, baseline, seeds, "train_loss").diff(axis=1)[arm]
     return row | {"train_loss_difference": losses.mean(), **_ends("train_loss_{}", statistics.mean_interval(losses))}
 
