@@ -264,8 +264,6 @@ NUMBERS = {
     "RateChange": (CHANGE, rates(NARROW, AT_PLAIN_RATE)),
     "SERateFit": ("{0[train_loss_difference]:.3f}", rates(NARROW, AT_PLAIN_RATE)),
     "PlainRateFit": ("{0[train_loss_difference]:.3f}", rates(PLAIN_AT_SE_RATE, PLAIN)),
-    "TunedPlain": ("{:.1f}", tuned("resnet18", 0.2)),
-    "OtherPlain": ("{:.1f}", tuned("resnet18", 0.4)),
     "TunedSE": ("{:.1f}", tuned("se_resnet18", 0.4)),
     "OtherSE": ("{:.1f}", tuned("se_resnet18", 0.2)),
     "EqualLow": ("{:.2f}", effect(AT_PLAIN_RATE)),
