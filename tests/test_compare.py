@@ -224,11 +224,12 @@ def test_a_cell_counts_from_five_pairs_and_a_trend_from_two_cells(small):
 
 def test_effects_hold_every_arm_against_the_baseline_of_its_variant(paper):
     table = compare.effects(paper, load_runs(paper)).set_index(["stage", "arm"])
-    assert len(table) == 14 and not any(name.startswith("p_") for name in table)
+    assert len(table) == 15 and not any(name.startswith("p_") for name in table)
     row = table.loc[("controls", STATIC)]
     assert (row["baseline"], row["n_pairs"], row["width"]) == (NARROW, 10, 0.25)
     assert table.loc[("narrow", NARROW_SE), "n_pairs"] == 20
     assert table.loc[("plain_rate", compare.SE_AT_PLAIN_RATE), "baseline"] == NARROW  # there is none at SE's own rate
+    assert table.loc[("full_plain_rate", "se_resnet18__plain_rate"), "baseline"] == BASE
     assert table.loc[("literal", "se_skip_resnet18"), ["baseline", "n_pairs"]].tolist() == [BASE, 5]
     assert table.loc[("length", "se_resnet18__quarter_width_16_epochs"), "difference_pp"] == pytest.approx(5, abs=0.6)
 

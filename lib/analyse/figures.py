@@ -162,22 +162,21 @@ def confusion_matrices(panels, classes):
     The colours of a plain matrix leave out its diagonal, so that the errors show; those of a diverging one are centred
     on zero. Percentages that round to zero, and changes below 0.15 points, are left out.
     """
-    width = PAGE if len(panels) > 1 else COLUMN
-    size = (width, (width - 0.8) / len(panels) + 0.95)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="compressed")
+    size = (PAGE if len(panels) > 1 else COLUMN, 1.75)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, (title, matrix, diverging) in zip(axes.flat, panels, strict=True):
         shade = matrix if diverging else np.where(np.eye(len(classes), dtype=bool), 0, matrix)
         limit = max(np.abs(shade).max(), 1e-9)
-        axis.imshow(shade, cmap="PuOr_r" if diverging else "Blues", vmin=-limit if diverging else 0, vmax=limit)
+        colors = {"cmap": "PuOr_r", "vmin": -limit} if diverging else {"cmap": "Blues", "vmin": 0}
+        axis.imshow(shade, vmax=limit, aspect="auto", **colors)
         for row, column in np.argwhere(np.abs(matrix) >= (0.15 if diverging else 0.05)):
             value, dark = matrix[row, column], abs(shade[row, column]) > 0.6 * limit
             style = {"fontsize": TICK, "color": "white" if dark else "black"}
             text = f"{value:{'+' * diverging}.{0 if abs(value) >= 9.95 else 1}f}".replace("-", "−")
-            # at most three characters and a sign, for small cells: 95, 1.2, .3, and signed +.3, −1.2
-            axis.text(column, row, re.sub(r"^([+−]?)0\.", r"\1.", text), ha="center", va="center", **style)
-        axis.set_xticks(range(len(classes)), classes, rotation=90)
+            axis.text(column, row, text, ha="center", va="center", **style)
+        axis.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(classes)), classes if axis is axes[0, 0] else [])
-        axis.set(title=title, xlabel="predicted")
+        axis.set_title(title, pad=3)
         axis.tick_params(length=0)
-    axes[0, 0].set_ylabel("true")
+    axes[0, 0].set_ylabel("true class")
     return figure
