@@ -70,7 +70,7 @@ def notebook_to_html(notebook_path, html_path, title, fold_code=False, links=())
         reason = " ".join(str(error).split())[:200]
         raise StudyError(f"{shown(notebook_path)} is damaged ({reason}): delete it and run again") from None
     targets = {f"#{anchor}": text for anchor, text in re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor', page)}
-    targets |= {relpath(path, html_path.parent): path.stem for path in links}
+    targets |= {relpath(path, html_path.parent): path.stem.replace("train-", "one run of ") for path in links}
     items = "".join(f'<li><a href="{target}">{text}</a></li>' for target, text in targets.items())
     at = page.find("<h2 ", page.find("<h2 ") + 1) if "#Summary" in [*targets][:1] else page.find("</h1>") + 5
     atomic_write(html_path, f"{page[:at]}<nav><ul>{items}</ul></nav>\n{page[at:]}".encode())
