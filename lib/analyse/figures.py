@@ -114,7 +114,7 @@ def forest(table, columns=(), reference=None, width=PAGE):
     table: comparison (a name), difference_pp, low_pp, high_pp (None or NaN for no interval), optional color, and the
     `columns` of text to write beside the rows. reference: a difference to mark by a dotted line; width: in inches.
     """
-    figure, axis = plt.subplots(figsize=(width, 0.13 * len(table) + 0.7), layout="constrained")
+    figure, axis = plt.subplots(figsize=(width, 0.125 * len(table) + 0.65), layout="constrained")
     mark_zero(axis, reference=reference)
     rows = np.arange(len(table))
     colors = table["color"] if "color" in table else ["black"] * len(table)
@@ -162,7 +162,7 @@ def confusion_matrices(panels, classes):
     The colours of a plain matrix leave out its diagonal, so that the errors show; those of a diverging one are centred
     on zero. Percentages that round to zero, and changes below 0.15 points, are left out.
     """
-    size = (PAGE if len(panels) > 1 else COLUMN, 1.75)
+    size = (PAGE if len(panels) > 1 else COLUMN, 1.8)
     figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, (title, matrix, diverging) in zip(axes.flat, panels, strict=True):
         shade = matrix if diverging else np.where(np.eye(len(classes), dtype=bool), 0, matrix)
