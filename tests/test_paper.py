@@ -235,5 +235,9 @@ def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monke
     exec(re.search(r"```python\n(import numpy.*?)```", readme, re.DOTALL)[1], {})  # as a reader would run it
     found = f"{results['primary']['difference_pp']:+.2f}"
     assert f"{found} percentage" in capsys.readouterr().out and f"{found.replace('-', '−')} points" in readme
+    second = read_json(ROOT / "outputs" / "replication" / "results.json")
+    (literal,) = (row for row in results["effects"] if row["arm"] == "se_skip_resnet18")
+    for loss in (literal["difference_pp"], second["primary"]["difference_pp"]):
+        assert f"{-loss:.2f} points" in readme
     for arm in ("resnet18", "se_resnet18"):
         assert f"{100 * results['arms'][arm]['test_accuracy_mean']:.2f} %" in readme

@@ -24,10 +24,11 @@ def write_pages(study, name):
     """
     folder = outputs_folder(study.name)
     page = folder / "html" / "analysis.html"
-    links = [folder / "tables", REPORT / "paper.pdf", REPORT / "preregistration.md"]
+    links = [(path, path.stem) for path in (folder / "tables", REPORT / "paper.pdf", REPORT / "preregistration.md")]
     for arm, notebook in ensure_notebooks(study, name).items():
-        links.append(page.with_name(f"train-{arm}.html"))
-        notebook_to_html(notebook, links[-1], f"{study.title}: one training of {arm}")
+        training_page = page.with_name(f"train-{arm}.html")
+        links.append((training_page, f"one run of {arm}"))
+        notebook_to_html(notebook, training_page, f"{study.title}: one training of {arm}")
     notebook_to_html(folder / "notebooks" / "analysis.ipynb", page, f"{study.title}: analysis", True, links)
     return page
 
@@ -59,7 +60,7 @@ def ensure_notebooks(study, name):
 def notebook_to_html(notebook_path, html_path, title, fold_code=False, links=()):
     """Write an executed notebook as one page: formulas as MathML, contents after the summary or else after the title.
 
-    fold_code: code shows only on a click; links: files to name after the contents. StudyError for a damaged notebook.
+    fold_code: code shows only on a click; links: (path, text) to name after the contents. StudyError if it is damaged.
     """
     exporter = HTMLExporter(template_name="offline", extra_template_basedirs=[str(TEMPLATES)])
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
@@ -70,7 +71,7 @@ def notebook_to_html(notebook_path, html_path, title, fold_code=False, links=())
         reason = " ".join(str(error).split())[:200]
         raise StudyError(f"{shown(notebook_path)} is damaged ({reason}): delete it and run again") from None
     targets = {f"#{anchor}": text for anchor, text in re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor', page)}
-    targets |= {relpath(path, html_path.parent): path.stem.replace("train-", "one run of ") for path in links}
+    targets |= {relpath(path, html_path.parent): text for path, text in links}
     items = "".join(f'<li><a href="{target}">{text}</a></li>' for target, text in targets.items())
     at = page.find("<h2 ", page.find("<h2 ") + 1) if "#Summary" in [*targets][:1] else page.find("</h1>") + 5
     atomic_write(html_path, f"{page[:at]}<nav><ul>{items}</ul></nav>\n{page[at:]}".encode())
