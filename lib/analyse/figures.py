@@ -92,11 +92,11 @@ def save_figure(figure, folder, name, alt):
 
 
 def picture(figure, alt):
-    """The figure, which is closed, as a small PNG of 256 colours. alt: text for readers who cannot see it."""
+    """The figure, which is closed, as a small PNG of 128 colours. alt: text for readers who cannot see it."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png")
     plt.close(figure)
-    PIL.Image.open(drawn).convert("RGB").quantize().save(small, "PNG", optimize=True)
+    PIL.Image.open(drawn).convert("RGB").quantize(128).save(small, "PNG", optimize=True)
     return Image(small.getvalue(), width=round(SCREEN * figure.get_figwidth()), metadata={"alt": alt})
 
 
@@ -162,7 +162,7 @@ def confusion_matrices(panels, classes):
     The colours of a plain matrix leave out its diagonal, so that the errors show; those of a diverging one are centred
     on zero. Percentages that round to zero, and changes below 0.15 points, are left out.
     """
-    size = (PAGE if len(panels) > 1 else COLUMN, 1.8)
+    size = (PAGE, 1.8) if len(panels) > 1 else (COLUMN, 2.4)
     figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, (title, matrix, diverging) in zip(axes.flat, panels, strict=True):
         shade = matrix if diverging else np.where(np.eye(len(classes), dtype=bool), 0, matrix)
