@@ -49,7 +49,7 @@ def arm_name(label):
     arm, _, variant = label.partition(SEPARATOR)
     name = ARMS[arm][0] if arm in ARMS else arm.replace("_", " ")
     variant = variant.replace("quarter_width", "¼ width").replace("half_width", "½ width")
-    parts = [name, *re.split(r"_(?=\d+_)", variant)] if variant else [name]
+    parts = [name, *re.split(r"_(?=\d+_|plain_rate|se_rate)", variant)] if variant else [name]
     return ", ".join(part.replace("_", " ") for part in parts)
 
 
@@ -114,7 +114,7 @@ def forest(table, columns=(), reference=None, width=PAGE):
     table: comparison (a name), difference_pp, low_pp, high_pp (None or NaN for no interval), optional color, and the
     `columns` of text to write beside the rows. reference: a difference to mark by a dotted line; width: in inches.
     """
-    figure, axis = plt.subplots(figsize=(width, 0.125 * len(table) + 0.65), layout="constrained")
+    figure, axis = plt.subplots(figsize=(width, 0.12 * len(table) + 0.65), layout="constrained")
     mark_zero(axis, reference=reference)
     rows = np.arange(len(table))
     colors = table["color"] if "color" in table else ["black"] * len(table)
@@ -134,24 +134,18 @@ def forest(table, columns=(), reference=None, width=PAGE):
     return figure
 
 
-def learning_curves(metrics):
-    """Loss and training accuracy over the epochs: a thin line for each run, a thick one for the mean of each arm.
+def learning_curves(metrics, arm):
+    """Loss and training accuracy of one run over its epochs.
 
-    metrics: rows with arm, seed, epoch, train_loss (nats) and train_accuracy (fraction).
+    metrics: rows with epoch, train_loss (nats) and train_accuracy (fraction), such as metrics.csv.
     """
-    styles = arm_styles(metrics["arm"].unique())
-    figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.1 + 0.16 * -(-len(styles) // 2)), layout="constrained")
-    for arm, runs in metrics.groupby("arm", sort=False):
-        look = styles[arm] | ({"marker": ""} if runs["epoch"].nunique() > 1 else {"linestyle": "none"})
-        for axis, column, scale in zip(axes, ("train_loss", "train_accuracy"), (1, 100), strict=True):
-            curves = scale * runs.pivot(index="epoch", columns="seed", values=column)
-            axis.plot(curves, color=look["color"], marker=look["marker"], linewidth=0.6, markersize=2, alpha=0.4)
-            label = f"{arm_name(arm)}, {curves.shape[1]} run{'s' * (curves.shape[1] > 1)}"
-            axis.plot(curves.mean(axis=1), **look, zorder=3, label=label)
-    for axis, quantity in zip(axes, ("training loss (nats)", "training accuracy (%)"), strict=True):
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE, 1.8), layout="constrained")
+    color = arm_styles([arm])[arm]["color"]
+    shown = ("train_loss", 1, "training loss (nats)"), ("train_accuracy", 100, "training accuracy (%)")
+    for axis, (column, scale, quantity) in zip(axes, shown, strict=True):
+        axis.plot(metrics["epoch"], scale * metrics[column], color=color, marker="o")
         axis.set(xlabel="epoch", ylabel=quantity)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, handlelength=3.2)
     sns.despine(figure)
     return figure
 
@@ -160,16 +154,16 @@ def confusion_matrices(panels, classes):
     """Matrices side by side. panels: (title, percentages (classes, classes), diverging) each; rows are true classes.
 
     The colours of a plain matrix leave out its diagonal, so that the errors show; those of a diverging one are centred
-    on zero. Percentages that round to zero, and changes below 0.15 points, are left out.
+    on zero. Percentages that round to zero, and changes that round to less than 0.3 points, are not printed.
     """
-    size = (PAGE, 1.8) if len(panels) > 1 else (COLUMN, 2.4)
+    size = (PAGE, 1.76) if len(panels) > 1 else (COLUMN, 2.4)
     figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, (title, matrix, diverging) in zip(axes.flat, panels, strict=True):
         shade = matrix if diverging else np.where(np.eye(len(classes), dtype=bool), 0, matrix)
         limit = max(np.abs(shade).max(), 1e-9)
         colors = {"cmap": "PuOr_r", "vmin": -limit} if diverging else {"cmap": "Blues", "vmin": 0}
         axis.imshow(shade, vmax=limit, aspect="auto", **colors)
-        for row, column in np.argwhere(np.abs(matrix) >= (0.15 if diverging else 0.05)):
+        for row, column in np.argwhere(np.abs(matrix).round(1) >= (0.3 if diverging else 0.1)):
             value, dark = matrix[row, column], abs(shade[row, column]) > 0.6 * limit
             style = {"fontsize": TICK, "color": "white" if dark else "black"}
             text = f"{value:{'+' * diverging}.{0 if abs(value) >= 9.95 else 1}f}".replace("-", "−")

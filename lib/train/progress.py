@@ -33,7 +33,7 @@ class RunProgress:
             self.bar = tqdm(total=self.config.epochs, initial=len(rows), **how)
         self.bar.update(len(rows) - self.bar.n)
         if rows and self.curve:  # None outside a notebook
-            figure = learning_curves(pd.DataFrame(rows).assign(arm=self.config.arm, seed=self.config.seed))
+            figure = learning_curves(pd.DataFrame(rows), self.config.arm)
             self.curve.update(picture(figure, f"Training loss and accuracy of {arm_name(self.config.arm)} so far."))
         if len(rows) == self.config.epochs:
             self.close()
