@@ -49,7 +49,7 @@ RESULTS = {  # as compare.summary gives them
     "primary": PRIMARY,
     "arms": ARMS,
     "effects": ROWS,
-    "contrasts": [AROUND | {"p_holm": 0.5, "high_pp": high} for high in (0.3, 0.45, 0.3, 0.3)],
+    "contrasts": [AROUND | {"p_holm": 0.5, "low_pp": -0.1, "high_pp": high} for high in (0.3, 0.45, 0.3, 0.3)],
     "trends": [AROUND | WIDTH, BELOW | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_value": None}],
     "gate_table": [GATES | {"arm": arm, "n_constant": runs} for arm, blocks in CONSTANT.items() for runs in blocks],
     "lesion_table": [LOST | {"lesion": lesion} for lesion in ("mean", "shuffled")] + EXCHANGED,
