@@ -171,6 +171,7 @@ def rates(arm, baseline):
     return find
 
 
+@functools.cache
 def rates_holm():
     """Holm's p-values over all comparisons of rates, from the t intervals."""
     rows, df = table("paper/tables/rates.csv"), table("paper/tables/rates.csv")["n_pairs"] - 1
