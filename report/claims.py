@@ -174,7 +174,8 @@ def rates(arm, baseline):
 @functools.cache
 def rates_holm():
     """Holm's p-values over all comparisons of rates, from the t intervals."""
-    rows, df = table("paper/tables/rates.csv"), table("paper/tables/rates.csv")["n_pairs"] - 1
+    rows = table("paper/tables/rates.csv")
+    df = rows["n_pairs"] - 1
     errors = (rows["high_pp"] - rows["low_pp"]) / 2 / stats.t.ppf(0.975, df)
     return holm(2 * stats.t.sf(rows["difference_pp"].abs() / errors, df))
 
@@ -367,8 +368,13 @@ CLAIMS = [
     ),
     ("a test of equivalence within 0.25 points fails", lambda results: primary("tost_p")(results) >= 0.05),
     (
-        r"The Brier score, our secondary outcome, shows no difference (\BrierChange, \BrierInterval).",
-        lambda results: includes_zero(primary("brier", "interval"))(results) and calibration("high")(results) < 0,
+        r"shows no difference (\BrierChange, \BrierInterval). In exploratory looks, three of ten classes",
+        lambda results: (
+            includes_zero(primary("brier", "interval"))(results)
+            and calibration("high")(results) < 0
+            and set(table("paper/tables/recall_by_class.csv").query("low_pp > 0 or high_pp < 0")["class"])
+            == {"bird", "horse", "ship"}
+        ),
     ),
     (
         "CPU and H100 (five pairs each) do not visibly differ.",
@@ -442,7 +448,7 @@ CLAIMS = [
             finished("full_plain_rate")(results) == [1]
             and min(effect_span(FULL_AT_PLAIN_RATE)(results)) > 0
             and rates(FULL_AT_PLAIN_RATE, "resnet18")(results)["crossed_low"] > 0
-            and len(table("paper/tables/rates.csv")) == 6
+            and len(rates_holm()) == 6
             and min(rates_holm()) > 0.05
         ),
     ),
