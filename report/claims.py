@@ -315,10 +315,7 @@ NUMBERS = {
     },
     "SmallestHolm": ("{:.1f}", lambda results: min(contrast(number, "p_holm")(results) for number in range(4))),
     "AgainstWide": (CELL, against("wide_resnet18", "difference_pp", "low_pp", "high_pp")),
-    "AgainstHalf": (
-        "{0[0]:+.2f}, {0[1]:+.2f} to {0[2]:+.2f}",
-        against("half_scale_resnet18", "difference_pp", "low_pp", "high_pp"),
-    ),
+    "AgainstHalf": (CELL, against("half_scale_resnet18", "difference_pp", "low_pp", "high_pp")),
     "WideChange": (SPAN, effect_span(f"wide_resnet18{QUARTER}")),
     "WideDifference": ("{:+.2f}", effect(f"wide_resnet18{QUARTER}")),
     "HalfSkipLoss": ("{:.2f}", negative(effect(f"half_scale_skip_resnet18{QUARTER}"))),
@@ -404,7 +401,7 @@ CALIBRATED = FULL_AT_PLAIN_RATE, f"half_scale_resnet18{QUARTER}", f"static_gate_
 CLAIMS = [
     ("The interval includes zero, so no direction is shown.", includes_zero(primary("seed_interval_pp"))),
     (
-        r"for this training and these rates, a gain of the smallest size that \citeauthor{hu2020} report is excluded.",
+        r"for this training and these rates, a gain of the smallest size that \citeauthor{hu2020}\ report is excluded.",
         lambda results: primary("excludes_published_gain")(results) and primary("complete")(results),
     ),
     (
@@ -516,7 +513,7 @@ CLAIMS = [
         lambda results: lesion("mean", "low_pp", "se_skip_resnet18")(results) <= 0,
     ),
     (
-        r"SE does beat half scale, as which it starts (\AgainstHalf), but not a plain network of its size",
+        r"SE does beat half scale, the network that it starts as, but not a plain network of its size",
         lambda results: (
             against("half_scale_resnet18", "low_pp")(results)[0] > 0
             and against("wide_resnet18", "low_pp")(results)[0] <= 0
@@ -525,7 +522,7 @@ CLAIMS = [
         ),
     ),
     (
-        r"At 0.2 SE loses only \LesionMeanPlain{} and \LesionShuffledPlain, yet is the better network.",
+        r"At 0.2, SE loses only \LesionMeanPlain{} and \LesionShuffledPlain, yet it is the better network.",
         lambda results: (
             all(lesion(kind)(results) > lesion(kind, arm=FULL_AT_PLAIN_RATE)(results) for kind in ("mean", "shuffled"))
             and rates("se_resnet18", FULL_AT_PLAIN_RATE)(results)["high_pp"] < 0
@@ -546,7 +543,7 @@ CLAIMS = [
         ),
     ),
     (
-        "half scale, their end, costs nothing visible",
+        "half scale, where such gates end, costs nothing visible",
         lambda results: includes_zero(effect_span(f"half_scale_resnet18{QUARTER}"))(results),
     ),
     (
