@@ -30,7 +30,13 @@ PRIMARY |= {"excludes_published_gain": True, "crossed_interval_pp": [-0.32, 0.12
 KIND = {"n_pairs": 5, "difference_pp": -0.068, "seed_interval_pp": [-0.5, 0.3]}
 PRIMARY |= {"by_kind": [KIND | {"kind": "AMD"}, KIND | {"kind": "NVIDIA"}]}
 PRIMARY |= {"brier": {"difference": 0.001, "interval": [-0.002, 0.004]}}
-LONGER = {"complete": True, "difference_pp": -0.6, "sign_flip_p": 2**-9, "crossed_interval_pp": [-0.8, -0.4]}
+LONGER = {
+    "complete": True,
+    "n_pairs": 10,
+    "difference_pp": -0.6,
+    "sign_flip_p": 2**-9,
+    "crossed_interval_pp": [-0.8, -0.4],
+}
 NAMES = ("test_accuracy_mean", "test_accuracy_sd", "parameters", "train_loss_mean", "train_seconds_mean")
 EFFECTS = {RATE: {"high_pp": 0.5}, "se_resnet18": WORSE, NARROW: WORSE, f"wide_resnet18{QUARTER}": {"high_pp": 0.45}}
 EFFECTS |= {"se_skip_resnet18": BELOW | WORSE, HALF_SKIP: BELOW | WORSE, f"se_skip_resnet18{QUARTER}": {}}
