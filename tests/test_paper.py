@@ -15,10 +15,10 @@ from lib.paper import MissingTeXError, build, evaluate
 CLAIMS = runpy.run_path(str(REPORT / "claims.py"))["CLAIMS"]
 QUARTER, RATE = "__quarter_width", "se_resnet18__quarter_width_plain_rate"
 NARROW, HALF_SKIP = f"se_resnet18{QUARTER}", f"half_scale_skip_resnet18{QUARTER}"
-LOST = {"block": "all", "drop_pp": 1.0, "low_pp": 0.5}
+LOST = {"block": "all", "drop_pp": 1.0, "low_pp": 0.5, "high_pp": 1.5}
 LESIONS = [LOST | {"arm": "se_resnet18", "lesion": lesion} for lesion in ("mean", "shuffled")]
 LESIONS += [row | {"arm": "se_resnet18__plain_rate", "drop_pp": 0.2} for row in LESIONS]
-LESIONS += [LOST | {"arm": "se_skip_resnet18", "lesion": "mean", "low_pp": -0.1}]
+LESIONS += [LOST | {"arm": RATE, "lesion": "shuffled"}]
 AROUND = {"low_pp": -0.3, "high_pp": 0.3, "train_loss_difference": 0.01}
 AROUND |= {"train_loss_low": -0.01, "train_loss_high": 0.03}
 AROUND |= {"difference_pp": 0.02, "n_pairs": 9, "accuracy_arm": 0.8, "accuracy_baseline": 0.8, "baseline": "resnet18"}

@@ -114,7 +114,7 @@ def forest(table, columns=(), reference=None, width=PAGE):
     table: comparison (a name), difference_pp, low_pp, high_pp (None or NaN for no interval), optional color, and the
     `columns` of text to write beside the rows. reference: a difference to mark by a dotted line; width: in inches.
     """
-    figure, axis = plt.subplots(figsize=(width, 0.12 * len(table) + 0.65), layout="constrained")
+    figure, axis = plt.subplots(figsize=(width, 0.11 * len(table) + 0.6), layout="constrained")
     mark_zero(axis, reference=reference)
     rows = np.arange(len(table))
     colors = table["color"] if "color" in table else ["black"] * len(table)
@@ -126,9 +126,9 @@ def forest(table, columns=(), reference=None, width=PAGE):
     axis.locator_params(axis="x", nbins=6)
     for at, column in enumerate(columns):
         look = {"textcoords": "offset points", "ha": "right", "fontsize": TICK, "annotation_clip": False}
-        axis.annotate(column, (1, 1), (28 + 38 * at, 2), "axes fraction", va="bottom", **look)
+        axis.annotate(column, (1, 1), (24 + 41 * at, 2), "axes fraction", va="bottom", **look)
         for row, text in enumerate(table[column]):
-            axis.annotate(text, (1, row), (28 + 38 * at, 0), axis.get_yaxis_transform(), va="center_baseline", **look)
+            axis.annotate(text, (1, row), (24 + 41 * at, 0), axis.get_yaxis_transform(), va="center_baseline", **look)
     axis.set_xlabel("difference in accuracy (points)")
     sns.despine(figure, left=True)
     return figure
