@@ -527,7 +527,7 @@ CLAIMS = [
         ),
     ),
     (
-        "Yet no gain is shown at 0.4.",
+        "The networks at 0.4 rely most on their gates, yet show no gain.",
         lambda results: (
             lesion("shuffled")(results) > lesion("shuffled", arm=FULL_AT_PLAIN_RATE)(results)
             and lesion("mean", "low_pp")(results) > 0
