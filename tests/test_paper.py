@@ -40,7 +40,12 @@ LONGER = {
 NAMES = ("test_accuracy_mean", "test_accuracy_sd", "parameters", "train_loss_mean", "train_seconds_mean")
 EFFECTS = {RATE: {"high_pp": 0.5}, "se_resnet18": WORSE, NARROW: WORSE, f"wide_resnet18{QUARTER}": {"high_pp": 0.45}}
 EFFECTS |= {"se_skip_resnet18": BELOW | WORSE, HALF_SKIP: BELOW | WORSE, f"se_skip_resnet18{QUARTER}": {}}
-EFFECTS |= {f"{NARROW}_16_epochs": BELOW, "se_resnet18__plain_rate": EQUAL, f"half_scale_resnet18{QUARTER}": {}}
+EFFECTS |= {
+    f"{NARROW}_16_epochs": BELOW,
+    f"{NARROW}_32_epochs": BELOW,
+    "se_resnet18__plain_rate": EQUAL,
+    f"half_scale_resnet18{QUARTER}": {},
+}
 ROWS = [{"arm": arm, **AROUND, **values} for arm, values in EFFECTS.items()]
 PLAIN = ["resnet18" + variant for variant in ("", QUARTER, f"{QUARTER}_se_rate")]
 ARMS = {arm: dict.fromkeys(NAMES, 0.5) for arm in (*PLAIN, *EFFECTS)}
@@ -62,7 +67,7 @@ RESULTS = {  # as compare.summary gives them
     "arms": ARMS,
     "effects": ROWS,
     "contrasts": [AROUND | {"p_holm": 0.5, "low_pp": -0.1, "high_pp": high} for high in (0.3, 0.45, 0.3, 0.3)],
-    "trends": [AROUND | WIDTH, BELOW | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_value": None}],
+    "trends": [AROUND | WIDTH, BELOW | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_holm": 0.02}],
     "gate_table": GATES + [row | {"arm": "se_resnet18__plain_rate"} for row in VARIED],
     "lesion_table": LESIONS + EXCHANGED,
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
