@@ -28,7 +28,7 @@ DAMAGES = {
     "missing": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-30]),
-    "pickle": lambda path: np.savez(path, logits=np.array([{}], object), labels=np.ones(1)),
+    "pickle": lambda path: np.savez(path.open("wb"), logits=np.array([{}], object), labels=np.ones(1)),
     "changed": lambda path: path.write_bytes(b"\xff" * 300 + path.read_bytes()[300:]),
 }
 
