@@ -17,12 +17,11 @@ QUARTER, RATE = "__quarter_width", "se_resnet18__quarter_width_plain_rate"
 NARROW, HALF_SKIP = f"se_resnet18{QUARTER}", f"half_scale_skip_resnet18{QUARTER}"
 LOST = {"block": "all", "drop_pp": 1.0, "low_pp": 0.5, "high_pp": 1.5}
 LESIONS = [LOST | {"arm": "se_resnet18", "lesion": lesion} for lesion in ("mean", "shuffled")]
-LESIONS += [row | {"arm": "se_resnet18__plain_rate", "drop_pp": 0.2} for row in LESIONS]
-LESIONS += [LOST | {"arm": RATE, "lesion": "shuffled"}]
+LESIONS_AGAIN = [LESIONS[1] | {"low_pp": 0.8}, LESIONS[1] | {"arm": "se_resnet18__plain_rate", "high_pp": 0.6}]
 AROUND = {"low_pp": -0.3, "high_pp": 0.3, "train_loss_difference": 0.01}
 AROUND |= {"train_loss_low": -0.01, "train_loss_high": 0.03}
 AROUND |= {"difference_pp": 0.02, "n_pairs": 9, "accuracy_arm": 0.8, "accuracy_baseline": 0.8, "baseline": "resnet18"}
-AROUND |= {"sd_arm": 0.002, "sd_baseline": 0.002}
+AROUND |= {"sd_arm": 0.002, "sd_baseline": 0.002, "width": 1.0}
 EQUAL = {"difference_pp": 0.232, "low_pp": 0.1, "log_error_ratio": -0.02}
 BELOW, WORSE = {"difference_pp": -0.4, "low_pp": -0.5, "high_pp": -0.3}, {"train_loss_low": 0.005}
 PRIMARY = {"complete": True, "n_pairs": 10, "difference_pp": -0.1, "seed_interval_pp": [-0.3, 0.1], "tost_p": 0.07}
@@ -36,28 +35,30 @@ LONGER = {
     "difference_pp": -0.6,
     "sign_flip_p": 2**-9,
     "crossed_interval_pp": [-0.8, -0.4],
+    "seed_interval_pp": [-0.7, -0.5],
 }
 NAMES = ("test_accuracy_mean", "test_accuracy_sd", "parameters", "train_loss_mean", "train_seconds_mean")
 EFFECTS = {RATE: {"high_pp": 0.5}, "se_resnet18": WORSE, NARROW: WORSE, f"wide_resnet18{QUARTER}": {"high_pp": 0.45}}
 EFFECTS |= {"se_skip_resnet18": BELOW | WORSE, HALF_SKIP: BELOW | WORSE, f"se_skip_resnet18{QUARTER}": {}}
 EFFECTS |= {
     f"{NARROW}_16_epochs": BELOW,
-    f"{NARROW}_32_epochs": BELOW,
+    f"{NARROW}_16_epochs_plain_rate": {},
     "se_resnet18__plain_rate": EQUAL,
     f"half_scale_resnet18{QUARTER}": {},
 }
 ROWS = [{"arm": arm, **AROUND, **values} for arm, values in EFFECTS.items()]
+AGAIN = dict.fromkeys(("se_resnet18__8_epochs", "se_resnet18__8_epochs_plain_rate", "se_resnet18__plain_rate"), AROUND)
+AGAIN = [{"arm": arm, **row} for arm, row in (AGAIN | {"se_resnet18": AROUND | BELOW}).items()]
 PLAIN = ["resnet18" + variant for variant in ("", QUARTER, f"{QUARTER}_se_rate")]
 ARMS = {arm: dict.fromkeys(NAMES, 0.5) for arm in (*PLAIN, *EFFECTS)}
 EXCHANGED = [{"block": f"block{number}", "low_pp": 0.2 if number < 4 else None} for number in range(1, 9)]
 EXCHANGED = [each | {"arm": "se_resnet18", "lesion": "shuffled"} for each in EXCHANGED]
 GATES = {"arm": "se_resnet18", "n_runs": 10, "n_constant": 5}
 GATES = [GATES | {"block": f"block{number}", "sd_images": 0.001} for number in range(1, 9)]
-VARIED = [row | {"sd_images": 0.002} for row in GATES]
-SECOND = {"primary": LONGER, "arms": ARMS, "effects": ROWS, "gate_table": VARIED}
+AT_PLAIN_RATE = [row | {"arm": "se_resnet18__plain_rate", "sd_images": 0.002} for row in GATES]
+SECOND = {"primary": LONGER, "arms": ARMS, "effects": AGAIN, "gate_table": AT_PLAIN_RATE}
 WIDTH = {"trend": "full − quarter width", "estimate_pp": -0.1, "p_holm": 0.9}
-DONE = dict.fromkeys(("tuning", "primary", "plain_rate", "narrow", "controls", "se_rate"), 20)
-DONE |= {"literal": 16, "half": 0, "length": 20, "longest": 20, "long_plain_rate": 5, "full_plain_rate": 20}
+DONE = dict.fromkeys(("tuning", "primary", "plain_rate"), 20)
 RESULTS = {  # as compare.summary gives them
     "data_source": "cifar10",
     "data_fingerprint": OFFICIAL_FINGERPRINT,
@@ -68,10 +69,11 @@ RESULTS = {  # as compare.summary gives them
     "effects": ROWS,
     "contrasts": [AROUND | {"p_holm": 0.5, "low_pp": -0.1, "high_pp": high} for high in (0.3, 0.45, 0.3, 0.3)],
     "trends": [AROUND | WIDTH, BELOW | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_holm": 0.02}],
-    "gate_table": GATES + [row | {"arm": "se_resnet18__plain_rate"} for row in VARIED],
+    "gate_table": GATES + AT_PLAIN_RATE,
     "lesion_table": LESIONS + EXCHANGED,
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
-    "replication": SECOND | {"stages": [{"stage": "primary", "planned": 60, "finished": 20}]},
+    "replication": SECOND
+    | {"stages": [{"stage": "primary", "planned": 60, "finished": 20}], "lesion_table": LESIONS_AGAIN},
 }
 OLD_PDF = b"the last good one"
 DOCUMENT = r"\documentclass{article}\usepackage{iclrstyle,times}\begin{document}\input{numbers}%s\end{document}"
@@ -186,7 +188,7 @@ def test_a_number_is_set_as_tex_needs_it_and_may_not_be_used_before_it_exists(ma
 
 def test_numbers_of_the_paper_follow_the_results(make, report):
     fault_of(make, report, changed(difference_pp=0.123, seed_interval_pp=[0.02, 0.34]))
-    expected = {"PlannedRuns": "240", "MissingRuns": "39", "Difference": "+0.12", "SeedInterval": "+0.02 to +0.34"}
+    expected = {"PlannedRuns": "60", "MissingRuns": "0", "Difference": "+0.12", "SeedInterval": "+0.02 to +0.34"}
     assert expected.items() <= numbers_of(report).items()
 
 
@@ -254,9 +256,14 @@ def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monke
     found = f"{results['primary']['difference_pp']:+.2f}"
     assert f"{found} percentage" in capsys.readouterr().out and f"{found.replace('-', '−')} points" in readme
     second = read_json(ROOT / "outputs" / "replication" / "results.json")
-    gains = {row["arm"]: row["difference_pp"] for row in results["effects"]}
-    for word, gain in (("gain", gains["se_resnet18__plain_rate"]), ("loses", -gains["se_skip_resnet18"])):
-        assert re.search(rf"{word}\s{gain:.2f} points", readme)
-    assert f"lose {-second['primary']['difference_pp']:.2f} points" in readme
+    gains, again = ({row["arm"]: row["difference_pp"] for row in each["effects"]} for each in (results, second))
+    for text in (
+        f"gained {gains['se_resnet18__plain_rate']:.2f} points",
+        f"loses {-gains['se_skip_resnet18']:.2f} points",
+        f"lose {-second['primary']['difference_pp']:.2f} points",
+        f"differs by {again['se_resnet18__8_epochs_plain_rate']:+.2f} points",
+        f"by −{-again['se_resnet18__plain_rate']:.2f} (",
+    ):
+        assert text in " ".join(readme.split())
     for arm in ("resnet18", "se_resnet18"):
         assert f"{100 * results['arms'][arm]['test_accuracy_mean']:.2f} %" in readme

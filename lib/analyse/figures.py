@@ -114,7 +114,7 @@ def forest(table, columns=(), reference=None, width=PAGE):
     table: comparison (a name), difference_pp, low_pp, high_pp (None or NaN for no interval), optional color, and the
     `columns` of text to write beside the rows. reference: a difference to mark by a dotted line; width: in inches.
     """
-    figure, axis = plt.subplots(figsize=(width, 0.11 * len(table) + 0.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(width, 0.1 * len(table) + 0.6), layout="constrained")
     mark_zero(axis, reference=reference)
     rows = np.arange(len(table))
     colors = table["color"] if "color" in table else ["black"] * len(table)
