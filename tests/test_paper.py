@@ -49,7 +49,7 @@ EFFECTS |= {
 ROWS = [{"arm": arm, **AROUND, **values} for arm, values in EFFECTS.items()]
 AGAIN = dict.fromkeys(("se_resnet18__8_epochs", "se_resnet18__8_epochs_plain_rate", "se_resnet18__plain_rate"), AROUND)
 AGAIN = [{"arm": arm, **row} for arm, row in (AGAIN | {"se_resnet18": AROUND | BELOW}).items()]
-PLAIN = ["resnet18" + variant for variant in ("", QUARTER, f"{QUARTER}_se_rate")]
+PLAIN = ["resnet18" + variant for variant in ("", "__8_epochs", QUARTER, f"{QUARTER}_se_rate")]
 ARMS = {arm: dict.fromkeys(NAMES, 0.5) for arm in (*PLAIN, *EFFECTS)}
 EXCHANGED = [{"block": f"block{number}", "low_pp": 0.2 if number < 4 else None} for number in range(1, 9)]
 EXCHANGED = [each | {"arm": "se_resnet18", "lesion": "shuffled"} for each in EXCHANGED]
@@ -73,7 +73,10 @@ RESULTS = {  # as compare.summary gives them
     "lesion_table": LESIONS + EXCHANGED,
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
     "replication": SECOND
-    | {"stages": [{"stage": "controls", "planned": 60, "finished": 0}], "lesion_table": LESIONS_AGAIN},
+    | {
+        "stages": [{"stage": stage, "planned": 10, "finished": 0} for stage in ("controls", "short_plain_rate")],
+        "lesion_table": LESIONS_AGAIN,
+    },
 }
 OLD_PDF = b"the last good one"
 DOCUMENT = r"\documentclass{article}\usepackage{iclrstyle,times}\begin{document}\input{numbers}%s\end{document}"
@@ -188,7 +191,7 @@ def test_a_number_is_set_as_tex_needs_it_and_may_not_be_used_before_it_exists(ma
 
 def test_numbers_of_the_paper_follow_the_results(make, report):
     fault_of(make, report, changed(difference_pp=0.123, seed_interval_pp=[0.02, 0.34]))
-    expected = {"SecondPlanned": "60", "SecondMissing": "60", "Difference": "+0.12", "SeedInterval": "+0.02 to +0.34"}
+    expected = {"SecondPlanned": "20", "SecondMissing": "20", "Difference": "+0.12", "SeedInterval": "+0.02 to +0.34"}
     assert expected.items() <= numbers_of(report).items()
 
 
@@ -257,12 +260,19 @@ def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monke
     assert f"{found} percentage" in capsys.readouterr().out and f"{found.replace('-', '−')} points" in readme
     second = read_json(ROOT / "outputs" / "replication" / "results.json")
     gains, again = ({row["arm"]: row["difference_pp"] for row in each["effects"]} for each in (results, second))
+
+    def cell(row, form="{:+.2f} ({:+.2f} to {:+.2f}"):
+        return form.format(*(row[name] for name in ("difference_pp", "low_pp", "high_pp"))).replace("-", "−")
+
+    rows, again = ({row["arm"]: row for row in each["effects"]} for each in (results, second))
+    fresh, counts = again["se_resnet18__8_epochs_plain_rate"], {7: "seven", 8: "eight"}
+    longer = again["se_resnet18__plain_rate"]
     for text in (
-        f"gained {gains['se_resnet18__plain_rate']:.2f} points",
-        f"loses {-gains['se_skip_resnet18']:.2f} points",
+        f"gained {cell(rows['se_resnet18__plain_rate'], '{:.2f} points ({:+.2f} to {:+.2f})')}",
+        f"loses {-rows['se_skip_resnet18']['difference_pp']:.2f} points",
         f"lose {-second['primary']['difference_pp']:.2f} points",
-        f"differs by {again['se_resnet18__8_epochs_plain_rate']:+.2f} points",
-        f"by −{-again['se_resnet18__plain_rate']:.2f} (",
+        f"differs by {cell(fresh, '{:+.2f} points ({:+.2f} to {:+.2f}')}; {counts[fresh['n_pairs']]} of ten",
+        f"by {cell(longer)}; {counts[longer['n_pairs']]} pairs)",
     ):
         assert text in " ".join(readme.split())
     for arm in ("resnet18", "se_resnet18"):
