@@ -23,6 +23,7 @@ FULL_AT_PLAIN_RATE = "se_resnet18__plain_rate"  # after 16 epochs in the second 
 SHORT, FRESH = "se_resnet18__8_epochs", "se_resnet18__8_epochs_plain_rate"  # of the second study, as tuned and equal
 QUARTER, AT_PLAIN_RATE = "__quarter_width", "se_resnet18__quarter_width_plain_rate"
 LONG_NARROW, LONG_AT_PLAIN_RATE = (f"se_resnet18{QUARTER}_16_epochs{rate}" for rate in ("", "_plain_rate"))
+PLAIN_LONG, PLAIN_LONG_AT_SE_RATE = (f"resnet18{QUARTER}_16_epochs{rate}" for rate in ("", "_se_rate"))
 NARROW, PLAIN, PLAIN_AT_SE_RATE = f"se_resnet18{QUARTER}", f"resnet18{QUARTER}", f"resnet18{QUARTER}_se_rate"
 MEAN, WIDTH, EPOCHS = "test_accuracy_mean", "full − quarter width", "slope over log2(epochs)"
 
@@ -189,6 +190,10 @@ def literal_crossed(results):
     return [end(results) for end in ends]
 
 
+def rates_span(*path):
+    return lambda results: [rates(*path)(results)[end] for end in ("low_pp", "high_pp")]
+
+
 def loss_by_rate(*path):
     """Function of the results: points lost by the higher rate: the arm, the arm at the lower rate, and the study."""
     return lambda results: -rates(*path)(results)["difference_pp"]
@@ -337,6 +342,11 @@ NUMBERS = {
     "LongerInterval": (SPAN, longer("seed_interval_pp")),
     "NarrowLongEqual": ("{:+.2f}", effect(LONG_AT_PLAIN_RATE)),
     "NarrowLongEqualInterval": (SPAN, effect_span(LONG_AT_PLAIN_RATE)),
+    "NarrowLongHigh": ("{0[difference_pp]:+.2f}", rates(LONG_NARROW, PLAIN_LONG_AT_SE_RATE)),
+    "NarrowLongHighInterval": (SPAN, rates_span(LONG_NARROW, PLAIN_LONG_AT_SE_RATE)),
+    "PlainLongLoss": ("{:.2f}", loss_by_rate(PLAIN_LONG_AT_SE_RATE, PLAIN_LONG)),
+    "PlainLongInterval": (BARE, loss_by_rate_span(PLAIN_LONG_AT_SE_RATE, PLAIN_LONG)),
+    "RowNarrowLongHigh": (ROW, row(LONG_NARROW, compared=rates(LONG_NARROW, PLAIN_LONG_AT_SE_RATE))),
     "NarrowLongRateLoss": ("{:.2f}", loss_by_rate(LONG_NARROW, LONG_AT_PLAIN_RATE)),
     "NarrowLongRateInterval": (BARE, loss_by_rate_span(LONG_NARROW, LONG_AT_PLAIN_RATE)),
     "EqualWorst": ("{:+.2f}", lambda results: min(low for low, _ in all_equal_spans(results))),
@@ -349,7 +359,7 @@ NUMBERS = {
     "ConstantFull": (SHARE, constant_blocks(FULL_AT_PLAIN_RATE)),
     "NarrowRateLoss": ("{:.2f}", loss_by_rate(NARROW, AT_PLAIN_RATE)),
     "EqualHigh": ("{0[difference_pp]:.2f}", rates(NARROW, PLAIN_AT_SE_RATE)),
-    "EqualHighInterval": ("{0[low_pp]:+.2f} to {0[high_pp]:+.2f}", rates(NARROW, PLAIN_AT_SE_RATE)),
+    "EqualHighInterval": (SPAN, rates_span(NARROW, PLAIN_AT_SE_RATE)),
     "ConstantEqual": (SHARE, constant_blocks(FULL_AT_PLAIN_RATE, "replication")),
     "WidthTrend": ("{:+.2f}", trend("estimate_pp")),
     "WidthTrendInterval": (SPAN, lambda results: [trend(end)(results) for end in ("low_pp", "high_pp")]),
@@ -448,7 +458,7 @@ CLAIMS = [
                 for span in (
                     effect_span(FULL_AT_PLAIN_RATE)(results),
                     second(effect_span(FRESH))(results),
-                    [rates(NARROW, PLAIN_AT_SE_RATE)(results)[end] for end in ("low_pp", "high_pp")],
+                    rates_span(NARROW, PLAIN_AT_SE_RATE)(results),
                 )
             )
         ),
@@ -473,9 +483,11 @@ CLAIMS = [
         ),
     ),
     (
-        "So after sixteen epochs, gates show no gain or loss; at full width, 0.39 is excluded.",
+        "So after sixteen epochs the rate harms both, and gates show no gain or loss; at full width, 0.39 is excluded.",
         lambda results: (
             includes_zero(effect_span(LONG_AT_PLAIN_RATE))(results)
+            and loss_by_rate_span(PLAIN_LONG_AT_SE_RATE, PLAIN_LONG)(results)[0] > 0
+            and includes_zero(rates_span(LONG_NARROW, PLAIN_LONG_AT_SE_RATE))(results)
             and includes_zero(second(effect_span(FULL_AT_PLAIN_RATE)))(results)
             and rates(FULL_AT_PLAIN_RATE, "resnet18", "replication")(results)["crossed_high"] < PUBLISHED_GAIN_PP
         ),
