@@ -270,7 +270,7 @@ def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monke
     for text in (
         f"gained {cell(rows['se_resnet18__plain_rate'], '{:.2f} points ({:+.2f} to {:+.2f})')}",
         f"loses {-rows['se_skip_resnet18']['difference_pp']:.2f} points",
-        f"lose {-second['primary']['difference_pp']:.2f} points",
+        f"ten lose {-second['primary']['difference_pp']:.2f} points",
         f"differs by {cell(fresh, '{:+.2f} points ({:+.2f} to {:+.2f}')}; {counts[fresh['n_pairs']]} of ten",
         f"by {cell(longer)}; {counts[longer['n_pairs']]} pairs)",
     ):
