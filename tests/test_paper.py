@@ -259,7 +259,6 @@ def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monke
     found = f"{results['primary']['difference_pp']:+.2f}"
     assert f"{found} percentage" in capsys.readouterr().out and f"{found.replace('-', '−')} points" in readme
     second = read_json(ROOT / "outputs" / "replication" / "results.json")
-    gains, again = ({row["arm"]: row["difference_pp"] for row in each["effects"]} for each in (results, second))
 
     def cell(row, form="{:+.2f} ({:+.2f} to {:+.2f}"):
         return form.format(*(row[name] for name in ("difference_pp", "low_pp", "high_pp"))).replace("-", "−")
@@ -267,10 +266,12 @@ def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monke
     rows, again = ({row["arm"]: row for row in each["effects"]} for each in (results, second))
     fresh, counts = again["se_resnet18__8_epochs_plain_rate"], {7: "seven", 8: "eight"}
     longer = again["se_resnet18__plain_rate"]
+    ends = "{:+.2f} to {:+.2f}".format(*results["primary"]["seed_interval_pp"]).replace("-", "−")
     for text in (
+        f"95 % interval {ends})",
         f"gained {cell(rows['se_resnet18__plain_rate'], '{:.2f} points ({:+.2f} to {:+.2f})')}",
         f"loses {-rows['se_skip_resnet18']['difference_pp']:.2f} points",
-        f"ten lose {-second['primary']['difference_pp']:.2f} points",
+        f"ten pairs lose {-second['primary']['difference_pp']:.2f} points",
         f"differs by {cell(fresh, '{:+.2f} points ({:+.2f} to {:+.2f}')}; {counts[fresh['n_pairs']]} of ten",
         f"by {cell(longer)}; {counts[longer['n_pairs']]} pairs)",
     ):
