@@ -49,6 +49,7 @@ EFFECTS |= {
 ROWS = [{"arm": arm, **AROUND, **values} for arm, values in EFFECTS.items()]
 AGAIN = dict.fromkeys(("se_resnet18__8_epochs", "se_resnet18__8_epochs_plain_rate", "se_resnet18__plain_rate"), AROUND)
 AGAIN = [{"arm": arm, **row} for arm, row in (AGAIN | {"se_resnet18": AROUND | BELOW}).items()]
+AGAIN += [{"arm": "se_skip_resnet18", **AROUND, **BELOW}, {"arm": "static_gate_resnet18", **AROUND, "n_pairs": 5}]
 PLAIN = ["resnet18" + variant for variant in ("", "__8_epochs", QUARTER, f"{QUARTER}_se_rate")]
 ARMS = {arm: dict.fromkeys(NAMES, 0.5) for arm in (*PLAIN, *EFFECTS)}
 EXCHANGED = [{"block": f"block{number}", "low_pp": 0.2 if number < 4 else None} for number in range(1, 9)]
@@ -264,13 +265,14 @@ def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monke
         return form.format(*(row[name] for name in ("difference_pp", "low_pp", "high_pp"))).replace("-", "−")
 
     rows, again = ({row["arm"]: row for row in each["effects"]} for each in (results, second))
-    fresh, counts = again["se_resnet18__8_epochs_plain_rate"], {7: "seven", 8: "eight"}
+    fresh, counts = again["se_resnet18__8_epochs_plain_rate"], {9: "nine", 10: "ten"}
     longer = again["se_resnet18__plain_rate"]
     ends = "{:+.2f} to {:+.2f}".format(*results["primary"]["seed_interval_pp"]).replace("-", "−")
     for text in (
         f"95 % interval {ends})",
         f"gained {cell(rows['se_resnet18__plain_rate'], '{:.2f} points ({:+.2f} to {:+.2f})')}",
-        f"loses {-rows['se_skip_resnet18']['difference_pp']:.2f} points",
+        f"loses {-rows['se_skip_resnet18']['difference_pp']:.2f} points (sixteen: "
+        f"{-again['se_skip_resnet18']['difference_pp']:.2f})",
         f"ten pairs lose {-second['primary']['difference_pp']:.2f} points",
         f"differs by {cell(fresh, '{:+.2f} points ({:+.2f} to {:+.2f}')}; {counts[fresh['n_pairs']]} of ten",
         f"by {cell(longer)}; {counts[longer['n_pairs']]} pairs)",
