@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lib.analyse.statistics import PUBLISHED_GAIN_PP, paired_comparison
+from lib.analyse.statistics import PUBLISHED_GAIN_PP
 from lib.data import OFFICIAL_FINGERPRINT
-from lib.files import ROOT, read_json
+from lib.files import ROOT
 
 SPAN, BARE = "{0[0]:+.2f} to {0[1]:+.2f}", "{0[0]:.2f} to {0[1]:.2f}"
 SHARE, TWO = "{0[0]} of {0[1]}", "{0[0]:.2f} and {0[1]:.2f}"
@@ -21,8 +21,6 @@ ROW += " & {0[8]:+z.3f}"
 LITERAL = "se_skip_resnet18"
 FULL_AT_PLAIN_RATE = "se_resnet18__plain_rate"  # after 16 epochs in the second study
 SHORT, FRESH = "se_resnet18__8_epochs", "se_resnet18__8_epochs_plain_rate"  # of the second study, as tuned and equal
-FRESH_PLAIN, COUNTED = "resnet18__8_epochs", range(100, 107)  # what the second is compared with, and its seeds in time
-CONTROLS = range(100, 105)  # seeds of the controls of the second study
 QUARTER, AT_PLAIN_RATE = "__quarter_width", "se_resnet18__quarter_width_plain_rate"
 LONG_NARROW, LONG_AT_PLAIN_RATE = (f"se_resnet18{QUARTER}_16_epochs{rate}" for rate in ("", "_plain_rate"))
 PLAIN_LONG, PLAIN_LONG_AT_SE_RATE = (f"resnet18{QUARTER}_16_epochs{rate}" for rate in ("", "_se_rate"))
@@ -190,45 +188,33 @@ def against(control, *columns):
     return lambda results: [cell(path, column, **row)(results) for column in columns]
 
 
-def literal_crossed(study="paper"):
-    """Function of the results: the crossed interval of SE on the skip path at full width, in points."""
-    path = f"{study}/tables/whole.csv"
-    ends = [cell(path, f"crossed_{end}", arm=LITERAL) for end in ("low", "high")]
-    return lambda results: [end(results) for end in ends]
+def counted(results):
+    """The comparison, a mapping, of the test that was fixed beforehand, over the seeds that its plan counts."""
+    return table("paper/tables/second_study.csv").set_index("arm").loc[FRESH].to_dict()
 
 
-@functools.cache
-def runs_of(arm):
-    """Accuracy and last training loss of the runs of an arm of the second study, by seed."""
-    rows = {}
-    for folder in (ROOT / "outputs" / "replication" / "runs" / arm).iterdir():
-        losses = pd.read_csv(folder / "metrics.csv")["train_loss"]
-        rows[int(folder.name[-3:])] = read_json(folder / "summary.json")["test_accuracy"], losses.iloc[-1]
-    return pd.DataFrame(rows, ["accuracy", "loss"]).T
+def counted_span(results):
+    return [counted(results)[end] for end in ("low_pp", "high_pp")]
 
 
-def in_seeds(seeds, arm, baseline):
-    """Function of the results: the comparison, a mapping, of two arms of the second study in these seeds alone."""
-
-    def find(results):
-        both = [runs_of(each).loc[list(seeds)] for each in (arm, baseline)]
-        found = paired_comparison(*(each["accuracy"] for each in both))
-        found |= {"low_pp": found["seed_interval_pp"][0], "high_pp": found["seed_interval_pp"][1]}
-        for name, runs in zip(("arm", "baseline"), both, strict=True):
-            found |= {f"accuracy_{name}": runs["accuracy"].mean(), f"sd_{name}": runs["accuracy"].std()}
-        return found | {"train_loss_difference": (both[0]["loss"] - both[1]["loss"]).mean()}
-
-    return find
+def against_static(column):
+    """Function of the results: a column of SE at 0.2 against the static gate at full width, after 16 epochs."""
+    return cell("replication/tables/explanations.csv", column, arm=FULL_AT_PLAIN_RATE)
 
 
-def counted(column):
-    """Function of the results: a number of the test that was fixed beforehand, over the seeds that its plan counts."""
-    return lambda results: in_seeds(COUNTED, FRESH, FRESH_PLAIN)(results)[column]
+def against_static_span(results):
+    return [against_static(end)(results) for end in ("low_pp", "high_pp")]
 
 
-def image_at_full_width(column):
-    """Function of the results: a number of SE at 0.2 against the static gate, after 16 epochs."""
-    return lambda results: in_seeds(CONTROLS, FULL_AT_PLAIN_RATE, "static_gate_resnet18")(results)[column]
+def same_verdicts(results):
+    """Whether all crossed intervals at full width say of 0 and of 0.39 what those over seeds say."""
+    tables = (f"{study}/tables/{name}.csv" for study in ("paper", "replication") for name in ("whole", "rates"))
+    rows = pd.concat([table(path).query("width == 1") for path in (*tables, "paper/tables/second_study.csv")])
+    return all(
+        (rows[crossed] < limit).eq(rows[seeds] < limit).all()
+        for crossed, seeds in (("crossed_low", "low_pp"), ("crossed_high", "high_pp"))
+        for limit in (0, PUBLISHED_GAIN_PP)
+    )
 
 
 def by_rate(*path):
@@ -241,13 +227,20 @@ def by_rate_span(*path, kind="{}_pp"):
     return lambda results: [rates(*path)(results)[kind.format(end)] for end in ("low", "high")]
 
 
-def by_rate_crossed(*path):
-    return by_rate_span(*path, kind="crossed_{}")
-
-
 def equal_spans(results):
     """The intervals of the second study at equal rates, after eight and sixteen epochs."""
     return [second(effect_span(arm))(results) for arm in (FRESH, FULL_AT_PLAIN_RATE)]
+
+
+def mean_at_equal_rates(results):
+    """The mean difference of all full-width pairs of eight epochs at equal rates, of both studies."""
+    both = comparison(FULL_AT_PLAIN_RATE)(results), second(comparison(FRESH))(results)
+    return np.average([each["difference_pp"] for each in both], weights=[each["n_pairs"] for each in both])
+
+
+def recall(name):
+    """Function of the results: by how much the recall of a class changes, in points."""
+    return cell("paper/tables/recall_by_class.csv", "difference_pp", **{"class": name})
 
 
 def tuned(arm, rate, column="mean"):
@@ -318,16 +311,15 @@ NUMBERS = {
     "FiveDifference": ("{:+.2f}", primary("by_kind", 0, "difference_pp")),
     "GPUDifference": ("{:+.2f}", primary("by_kind", 1, "difference_pp")),
     "LiteralLoss": ("{:.2f}", negative(effect(LITERAL))),
-    "LiteralCrossedInterval": (SPAN, literal_crossed()),
+    "LiteralInterval": (BARE, negative(effect_span(LITERAL))),
     "LongSkipLoss": ("{:.2f}", negative(second(effect(LITERAL)))),
-    "LongSkipCrossed": (SPAN, literal_crossed("replication")),
-    "LongImage": ("{:+.2f}", image_at_full_width("difference_pp")),
-    "LongImageInterval": (SPAN, image_at_full_width("seed_interval_pp")),
+    "LongSkipInterval": (BARE, negative(second(effect_span(LITERAL)))),
+    "LongImage": ("{:+.2f}", against_static("difference_pp")),
+    "LongImageInterval": (SPAN, against_static_span),
     "LongStatic": ("{:+.2f}", second(effect("static_gate_resnet18"))),
     "LongStaticInterval": (SPAN, second(effect_span("static_gate_resnet18"))),
     "LiteralPairs": ("{}", effect(LITERAL, "n_pairs")),
     "LongerLoss": ("{:.2f}", negative(longer("difference_pp"))),
-    "LongerCrossedInterval": (SPAN, longer("crossed_interval_pp")),
     "RowSE": (ROW, row("se_resnet18")),
     "RowSkip": (ROW, row(LITERAL)),
     "RowLonger": (ROW, row("se_resnet18", "replication")),
@@ -357,9 +349,9 @@ NUMBERS = {
     "FullRateLoss": ("{:.2f}", negative(by_rate("se_resnet18", FULL_AT_PLAIN_RATE))),
     "FullRateInterval": (BARE, negative(by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE))),
     "RowFullPlainRate": (ROW, row(FULL_AT_PLAIN_RATE)),
-    "Counted": ("{:+.2f}", counted("difference_pp")),
-    "CountedPairs": ("{}", counted("n_pairs")),
-    "CountedInterval": (SPAN, counted("seed_interval_pp")),
+    "Counted": ("{0[difference_pp]:+.2f}", counted),
+    "CountedPairs": ("{0[n_pairs]}", counted),
+    "CountedInterval": (SPAN, counted_span),
     "Fresh": ("{:+.2f}", second(effect(FRESH))),
     "FreshPairs": ("{}", second(effect(FRESH, "n_pairs"))),
     "FreshInterval": (SPAN, second(effect_span(FRESH))),
@@ -367,10 +359,18 @@ NUMBERS = {
     "LongEqualPairs": ("{}", second(effect(FULL_AT_PLAIN_RATE, "n_pairs"))),
     "LongEqualInterval": (SPAN, second(effect_span(FULL_AT_PLAIN_RATE))),
     "LongRateLoss": ("{:.2f}", negative(by_rate("se_resnet18", FULL_AT_PLAIN_RATE, "replication"))),
-    "LongRateCrossed": (BARE, negative(by_rate_crossed("se_resnet18", FULL_AT_PLAIN_RATE, "replication"))),
-    "FreshRateInterval": (SPAN, by_rate_span(SHORT, FRESH, "replication")),
+    "LongRateInterval": (BARE, negative(by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE, "replication"))),
+    "FreshRateLoss": ("{:.2f}", negative(by_rate(SHORT, FRESH, "replication"))),
+    "FreshRateInterval": (SPAN, negative(by_rate_span(SHORT, FRESH, "replication"))),
+    "FullMean": ("{:+.2f}", mean_at_equal_rates),
+    "BirdGain": ("{:.1f}", recall("bird")),
+    "HorseLoss": ("{:.1f}", negative(recall("horse"))),
     "LongerInterval": (SPAN, longer("seed_interval_pp")),
-    "NarrowEqual": ("{:+.2f}", effect(AT_PLAIN_RATE)),
+    "NarrowFall": ("{:.2f}", lambda results: effect(NARROW)(results) - effect(LONG_NARROW)(results)),
+    "NarrowEqualFall": (
+        "{:.2f}",
+        lambda results: effect(AT_PLAIN_RATE)(results) - effect(LONG_AT_PLAIN_RATE)(results),
+    ),
     "NarrowLongEqual": ("{:+.2f}", effect(LONG_AT_PLAIN_RATE)),
     "NarrowLongHigh": ("{:+.2f}", by_rate(LONG_NARROW, PLAIN_LONG_AT_SE_RATE)),
     "PlainLongLoss": ("{:.2f}", negative(by_rate(PLAIN_LONG_AT_SE_RATE, PLAIN_LONG))),
@@ -379,7 +379,7 @@ NUMBERS = {
     "NarrowLongRateLoss": ("{:.2f}", negative(by_rate(LONG_NARROW, LONG_AT_PLAIN_RATE))),
     "NarrowLongRateInterval": (BARE, negative(by_rate_span(LONG_NARROW, LONG_AT_PLAIN_RATE))),
     "RowShort": (ROW, row(SHORT, "replication")),
-    "RowCounted": (ROW, row(FRESH, compared=in_seeds(COUNTED, FRESH, FRESH_PLAIN))),
+    "RowCounted": (ROW, row(FRESH, compared=counted)),
     "RowLongSkip": (ROW, row(LITERAL, "replication")),
     "RowLongEqual": (ROW, row(FULL_AT_PLAIN_RATE, "replication")),
     "RowNarrowLongEqual": (ROW, row(LONG_AT_PLAIN_RATE)),
@@ -436,11 +436,11 @@ CLAIMS = [
         lambda results: primary("excludes_published_gain")(results) and primary("complete")(results),
     ),
     (
-        r"The crossed interval (\CrossedInterval) says the same for new images.",
-        lambda results: 0 < primary("crossed_interval_pp", 1)(results) < PUBLISHED_GAIN_PP,
+        r"The crossed interval (\CrossedInterval) says the same for new images, as all do at full width.",
+        lambda results: 0 < primary("crossed_interval_pp", 1)(results) < PUBLISHED_GAIN_PP and same_verdicts(results),
     ),
     (r"We show neither equality within 0.25 points ($p=\TostP$)", lambda results: primary("tost_p")(results) >= 0.05),
-    ("nor a change of the Brier score, our secondary outcome", includes_zero(primary("brier", "interval"))),
+    ("nor a change of the Brier score (secondary;", includes_zero(primary("brier", "interval"))),
     (
         r"Five CPU (\FiveDifference) and five H100 pairs (\GPUDifference) do not visibly differ.",
         lambda results: (
@@ -451,8 +451,7 @@ CLAIMS = [
     (
         r"\textbf{The literal reading loses}",
         lambda results: all(
-            comparison(LITERAL)(of(study)(results))["high_pp"] < 0 and literal_crossed(study)(results)[1] < 0
-            for study in ("paper", "replication")
+            comparison(LITERAL)(of(study)(results))["high_pp"] < 0 for study in ("paper", "replication")
         ),
     ),
     (
@@ -460,12 +459,12 @@ CLAIMS = [
         lambda results: effect(LITERAL, "n_pairs")(results) == second(effect(LITERAL, "n_pairs"))(results),
     ),
     (
-        r"At full width, five exploratory pairs of sixteen epochs leave the static gate open",
+        r"At full width, five exploratory pairs of 16 epochs leave the static gate open",
         second(
             lambda results: (
                 effect("static_gate_resnet18", "n_pairs")(results) == 5
                 and includes_zero(effect_span("static_gate_resnet18"))(results)
-                and includes_zero(image_at_full_width("seed_interval_pp"))(results)
+                and includes_zero(against_static_span)(results)
             )
         ),
     ),
@@ -474,31 +473,31 @@ CLAIMS = [
         lambda results: (longer("difference_pp")(results) < 0, longer("sign_flip_p")(results)) == (True, 2**-9),
     ),
     (
-        r"The plain network got 0.2 (\TunedPlain\,\%; at 0.4: \PlainOther{} $\pm$ \PlainOtherSD), SE got 0.4",
+        r"The plain network got 0.2 (\TunedPlain\,\%; at 0.4: \PlainOther, SD \PlainOtherSD), SE got 0.4",
         lambda results: (
             results["winners"] == {"resnet18": {"learning_rate": 0.2}, "se_resnet18": {"learning_rate": 0.4}}
         ),
     ),
     (
-        r"doubling SE's rate shows no loss (\FreshRateInterval). So the gain is neither confirmed nor refuted: "
+        r"rate loses \FreshRateLoss{} (\FreshRateInterval). So the gain is neither confirmed nor refuted: "
         "at equal rates after eight epochs, all our estimates are positive",
         lambda results: (
             includes_zero(by_rate_span(SHORT, FRESH, "replication"))(results)
             and includes_zero(second(effect_span(FRESH)))(results)
-            and includes_zero(counted("seed_interval_pp"))(results)
+            and includes_zero(counted_span)(results)
             and effect_span(FULL_AT_PLAIN_RATE)(results)[0] > 0
             and min(
                 effect(FULL_AT_PLAIN_RATE)(results),
                 second(effect(FRESH))(results),
                 effect(AT_PLAIN_RATE)(results),
                 by_rate(NARROW, PLAIN_AT_SE_RATE)(results),
-                counted("difference_pp")(results),
+                counted(results)["difference_pp"],
             )
             > 0
         ),
     ),
     (
-        "each interval above but that of $+$0.23 excludes 0.39 points, the smallest gain of SE's authors",
+        "all intervals above but that of $+$0.23 exclude 0.39 points, the smallest gain of SE's authors",
         lambda results: (
             max(
                 high
@@ -513,17 +512,17 @@ CLAIMS = [
             longer("complete")(results)
             and longer("crossed_interval_pp", 1)(results) < 0
             and by_rate_span(LONG_NARROW, LONG_AT_PLAIN_RATE)(results)[1] < 0
-            and by_rate_crossed("se_resnet18", FULL_AT_PLAIN_RATE, "replication")(results)[1] < 0
+            and by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE, "replication")(results)[1] < 0
         ),
     ),
     (
-        "and whether gates gain or lose is open; at full width, 0.39 is excluded.",
+        "What gates do is open, but at full width it is less than $+$0.39.",
         lambda results: (
             includes_zero(effect_span(LONG_AT_PLAIN_RATE))(results)
             and by_rate_span(PLAIN_LONG_AT_SE_RATE, PLAIN_LONG)(results)[1] < 0
             and includes_zero(by_rate_span(LONG_NARROW, PLAIN_LONG_AT_SE_RATE))(results)
             and includes_zero(second(effect_span(FULL_AT_PLAIN_RATE)))(results)
-            and by_rate_crossed(FULL_AT_PLAIN_RATE, "resnet18", "replication")(results)[1] < PUBLISHED_GAIN_PP
+            and second(effect_span(FULL_AT_PLAIN_RATE))(results)[1] < PUBLISHED_GAIN_PP
         ),
     ),
     (
@@ -531,7 +530,7 @@ CLAIMS = [
         second(lambda results: one("stages", "planned", stage="short_plain_rate")(results) == 10),
     ),
     (
-        "and the training loss hardly differs",
+        "The training loss hardly differs.",
         lambda results: all(
             each["train_loss_low"] <= 0 <= each["train_loss_high"]
             for each in (
@@ -554,7 +553,7 @@ CLAIMS = [
         lambda results: all(span(results)[0] <= 0.2 <= span(results)[1] for span in map(contrast_span, range(4))),
     ),
     (
-        "In nine narrow pairs, halving alone costs",
+        "in nine narrow pairs, halving alone costs",
         lambda results: (
             effect(f"half_scale_skip_resnet18{QUARTER}", "high_pp")(results) < 0
             and effect(f"half_scale_skip_resnet18{QUARTER}", "n_pairs")(results) == 9
@@ -564,15 +563,6 @@ CLAIMS = [
         "is no better in ten, and worse after sixteen epochs",
         lambda results: (
             by_rate(NARROW, AT_PLAIN_RATE)(results) <= 0 and effect(f"{NARROW}_16_epochs", "high_pp")(results) < 0
-        ),
-    ),
-    (
-        "SE seems to beat half scale, its start (unadjusted), but not the wide network",
-        lambda results: (
-            against("half_scale_resnet18", "low_pp")(results)[0] > 0
-            and against("wide_resnet18", "low_pp")(results)[0] <= 0
-            and mean_accuracy(AT_PLAIN_RATE)(results) >= mean_accuracy(f"half_scale_resnet18{QUARTER}")(results)
-            and against("wide_resnet18", "high_pp")(results)[0] < PUBLISHED_GAIN_PP
         ),
     ),
     (
