@@ -43,6 +43,8 @@ EFFECTS |= {"se_skip_resnet18": BELOW | WORSE, HALF_SKIP: BELOW | WORSE, f"se_sk
 EFFECTS |= {
     f"{NARROW}_16_epochs": BELOW,
     f"{NARROW}_16_epochs_plain_rate": {},
+    f"{NARROW}_32_epochs": BELOW,
+    f"{NARROW}_32_epochs_plain_rate": {"difference_pp": 0.2, "low_pp": 0.1, "n_pairs": 5},
     "se_resnet18__plain_rate": EQUAL,
     f"half_scale_resnet18{QUARTER}": {},
 }

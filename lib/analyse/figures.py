@@ -39,7 +39,7 @@ def use_style():
     sizes = {"font.size": LABEL, "axes.labelsize": LABEL, "axes.titlesize": LABEL, "legend.fontsize": TICK}
     sizes |= {"xtick.labelsize": TICK, "ytick.labelsize": TICK, "lines.linewidth": 1.2, "lines.markersize": 4}
     look = {"legend.frameon": False, "axes.titlelocation": "left", "axes.linewidth": 0.8}
-    files = {"figure.dpi": SCREEN, "savefig.dpi": 2 * SCREEN, "pdf.fonttype": 42}
+    files = {"figure.dpi": SCREEN, "savefig.dpi": 1.5 * SCREEN, "pdf.fonttype": 42}
     # the font that comes with matplotlib, so that figures do not depend on the machine's
     sns.set_theme(style="ticks", context="paper", font="DejaVu Sans", rc=sizes | look | files)
 
