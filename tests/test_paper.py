@@ -25,7 +25,12 @@ AROUND |= {"sd_arm": 0.002, "sd_baseline": 0.002, "width": 1.0}
 EQUAL = {"difference_pp": 0.232, "low_pp": 0.1, "log_error_ratio": -0.02}
 BELOW, WORSE = {"difference_pp": -0.4, "low_pp": -0.5, "high_pp": -0.3}, {"train_loss_low": 0.005}
 PRIMARY = {"complete": True, "n_pairs": 10, "difference_pp": -0.1, "seed_interval_pp": [-0.3, 0.1], "tost_p": 0.07}
-PRIMARY |= {"excludes_published_gain": True, "crossed_interval_pp": [-0.32, 0.12], "sd_difference_pp": 0.24}
+PRIMARY |= {
+    "excludes_published_gain": True,
+    "crossed_interval_pp": [-0.32, 0.12],
+    "sd_difference_pp": 0.24,
+    "sign_flip_p": 0.1,
+}
 KIND = {"n_pairs": 5, "difference_pp": -0.068, "seed_interval_pp": [-0.5, 0.3]}
 PRIMARY |= {"by_kind": [KIND | {"kind": "AMD"}, KIND | {"kind": "NVIDIA"}]}
 PRIMARY |= {"brier": {"difference": 0.001, "interval": [-0.002, 0.004]}}
@@ -71,7 +76,10 @@ RESULTS = {  # as compare.summary gives them
     "arms": ARMS,
     "effects": ROWS,
     "contrasts": [AROUND | {"p_holm": 0.5, "low_pp": -0.1, "high_pp": high} for high in (0.3, 0.45, 0.3, 0.3)],
-    "trends": [AROUND | WIDTH, BELOW | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_holm": 0.02}],
+    "trends": [
+        AROUND | WIDTH,
+        BELOW | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_holm": 0.02, "log_error_ratio": 0.1},
+    ],
     "gate_table": GATES + AT_PLAIN_RATE,
     "lesion_table": LESIONS + EXCHANGED,
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
