@@ -240,6 +240,12 @@ def mean_at_equal_rates(results):
     return np.average([each["difference_pp"] for each in both], weights=[each["n_pairs"] for each in both])
 
 
+def calibration_gain(column):
+    """Function of the results: by how many points SE lowers the expected calibration error."""
+    path, row = "paper/tables/calibration.csv", {"name": "expected calibration error (0 to 1)"}
+    return lambda results: -100 * cell(path, column, **row)(results)
+
+
 def tuned(arm, rate, column="mean"):
     return cell("paper/tables/tuning.csv", column, tuned=arm, learning_rate=rate)
 
@@ -353,6 +359,8 @@ NUMBERS = {
     "LongRateInterval": (BARE, negative(by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE, "replication"))),
     "FreshRateLoss": ("{:.2f}", negative(by_rate(SHORT, FRESH, "replication"))),
     "FreshRateInterval": (SPAN, negative(by_rate_span(SHORT, FRESH, "replication"))),
+    "CalibrationGain": ("{:.2f}", calibration_gain("difference")),
+    "CalibrationInterval": (BARE, lambda results: [calibration_gain(end)(results) for end in ("high", "low")]),
     "SignFlipP": ("{:.2f}", primary("sign_flip_p")),
     "LongRateFit": ("{0[train_loss_difference]:.3f}", rates("se_resnet18", FULL_AT_PLAIN_RATE, "replication")),
     "EpochTrendRatio": ("{:+.3f}", trend("log_error_ratio", EPOCHS)),
