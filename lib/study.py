@@ -37,6 +37,7 @@ class RunConfig(Checked):
     learning_rate: float = Field(0.1, ge=1e-8, le=100)  # at the end of the warm-up
     momentum: float = Field(0.9, ge=0, lt=1)  # Nesterov
     weight_decay: float = Field(5e-4, ge=0, le=1)  # on every parameter: weights, batch norms and gates alike
+    decay_gates: bool = True  # else on all but the gates
     warmup_epochs: float = Field(0.5, ge=0)
     crop_padding: int = Field(4, ge=0, le=31)  # pixels, reflected
     horizontal_flip: bool = True

@@ -74,7 +74,14 @@ def test_a_restarted_trainer_equals_a_fresh_one_and_moves_no_tensor(make_trainer
 def test_settings_that_are_part_of_the_step_need_another_seat(make_trainer):
     trainer = make_trainer(architecture="resnet18")
     others = {"architecture": "wide_resnet18", "dataset": "cifar10", "width": 0.5, "reduction": 2, "batch_size": 16}
-    others |= {"momentum": 0.5, "weight_decay": 0.1, "crop_padding": 1, "validation_images": 9, "precision": "bf16"}
+    others |= {
+        "momentum": 0.5,
+        "weight_decay": 0.1,
+        "decay_gates": False,
+        "crop_padding": 1,
+        "validation_images": 9,
+        "precision": "bf16",
+    }
     assert set(others) == set(trainer.config.model_dump()) - OWN
     for name, value in others.items():
         with pytest.raises(ValueError, match="another step"):

@@ -89,9 +89,10 @@ def test_learning_rate_worked_examples():
         assert {step: module.learning_rate_at(step, 100, warmup, 0.1) for step in rates} == pytest.approx(rates)
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
-def test_updates_equal_nesterov_momentum_and_weight_decay_by_hand(make_trainer, dataset, momentum):
-    trainer = make_trainer(momentum=momentum, weight_decay=0.01, learning_rate=0.05, epochs=2)
+@pytest.mark.parametrize(("momentum", "decay_gates"), [(0.9, True), (0.0, True), (0.9, False)])
+def test_updates_equal_nesterov_momentum_and_weight_decay_by_hand(make_trainer, dataset, momentum, decay_gates):
+    settings = {"momentum": momentum, "weight_decay": 0.01, "decay_gates": decay_gates}
+    trainer = make_trainer(learning_rate=0.05, epochs=2, **settings)
     model = copy.deepcopy(trainer.model)
     velocities = [torch.zeros_like(parameter) for parameter in model.parameters()]
     plan, losses = plan_epoch(trainer.config, 0, 96), []
@@ -102,8 +103,11 @@ def test_updates_equal_nesterov_momentum_and_weight_decay_by_hand(make_trainer, 
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         losses.append(loss.item())
         with torch.no_grad():
-            for parameter, gradient, velocity in zip(model.parameters(), gradients, velocities, strict=True):
-                decayed = gradient + 0.01 * parameter  # every parameter: weights, batch norms and gates alike
+            for (name, parameter), gradient, velocity in zip(
+                model.named_parameters(), gradients, velocities, strict=True
+            ):
+                decays = decay_gates or ".gate." not in name  # if so, every parameter: batch norms and gates, too
+                decayed = gradient + 0.01 * decays * parameter
                 velocity.mul_(momentum).add_(decayed)
                 parameter -= rate * (decayed + momentum * velocity)
     row = trainer.train_epoch()

@@ -49,7 +49,7 @@ def arm_name(label):
     arm, _, variant = label.partition(SEPARATOR)
     name = ARMS[arm][0] if arm in ARMS else arm.replace("_", " ")
     variant = variant.replace("quarter_width", "¼ width").replace("half_width", "½ width")
-    parts = [name, *re.split(r"_(?=\d+_|plain_rate|se_rate)", variant)] if variant else [name]
+    parts = [name, *re.split(r"_(?=\d+_|plain_rate|se_rate|free_gates)", variant)] if variant else [name]
     return ", ".join(part.replace("_", " ") for part in parts)
 
 

@@ -169,6 +169,15 @@ def initialise(model, seed):
     return model
 
 
+def parameter_groups(model, decay_gates):
+    """The network's parameters for an optimizer; gates that do not decay are a group without weight decay."""
+    if decay_gates:
+        return list(model.parameters())
+    gates = [parameter for block in model.blocks for parameter in block.gate.parameters()]
+    others = [parameter for parameter in model.parameters() if all(parameter is not gate for gate in gates)]
+    return [{"params": others}, {"params": gates, "weight_decay": 0.0}]
+
+
 def parameter_count(model):
     """Number of trained values."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -15,7 +15,7 @@ from torch.nn import functional
 from lib.data import split_indices
 from lib.files import StudyError
 from lib.train.augment import EpochPlan, Normalise, crop_and_flip, pad, plan_epoch
-from lib.train.models import build_model
+from lib.train.models import build_model, parameter_groups
 
 PREDICTION_BATCH = 500
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -176,7 +176,7 @@ class Trainer:
         self.labels = torch.from_numpy(labels).to(device, torch.int64)
         self.normalise = Normalise().to(device)
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
+            parameter_groups(self.model, config.decay_gates),
             lr=torch.tensor(config.learning_rate, device=device),
             momentum=config.momentum,
             weight_decay=config.weight_decay,
@@ -272,7 +272,8 @@ class Trainer:
         return rates
 
     def _step(self):
-        self.optimizer.param_groups[0]["lr"].copy_(self.rates.index_select(0, self.cursor)[0])
+        for group in self.optimizer.param_groups:
+            group["lr"].copy_(self.rates.index_select(0, self.cursor)[0])
         loss, hits = self._forward(*self.plan.step(self.cursor))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
