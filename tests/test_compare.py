@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.special import softmax
 from statsmodels.stats.multitest import multipletests
 
-from lib.analyse import compare
+from lib.analyse import compare, results
 from lib.analyse.results import load_logit_stack, load_runs
 from lib.files import StudyError, run_folder, write_json
 from lib.study import load_study
@@ -91,6 +91,13 @@ def test_a_pair_is_mixed_whose_runs_were_made_nobody_knows_where_or_were_both_re
         (run_folder(small.name, arm, 1) / "environment.json").unlink()
     mixed = compare.mixed_pairs(load_runs(small), SE, BASE)
     assert list(mixed) == [1, 5] and "Tesla T4" in mixed[5] and "AMD EPYC" in mixed[5]
+
+
+def test_runs_of_codes_that_train_alike_to_the_last_bit_form_pairs(small, monkeypatch):
+    make_study(small, environment=lambda config: {"training_code": "d1ff"} if config.arm == SE else {})
+    assert compare.pairs(load_runs(small), SE, BASE).empty
+    monkeypatch.setattr(results, "SAME_CODE", {"d1ff": "c0de"})
+    assert len(compare.pairs(load_runs(small), SE, BASE)) == 6
 
 
 def test_pairs_of_different_machines_are_pooled_and_shown_for_each(small):
@@ -224,7 +231,7 @@ def test_a_cell_counts_from_five_pairs_and_a_trend_from_two_cells(small):
 
 def test_effects_hold_every_arm_against_the_baseline_of_its_variant(paper):
     table = compare.effects(paper, load_runs(paper)).set_index(["stage", "arm"])
-    assert len(table) == 17 and not any(name.startswith("p_") for name in table)
+    assert len(table) == 18 and not any(name.startswith("p_") for name in table)
     row = table.loc[("controls", STATIC)]
     assert (row["baseline"], row["n_pairs"], row["width"]) == (NARROW, 10, 0.25)
     assert table.loc[("narrow", NARROW_SE), "n_pairs"] == 20

@@ -50,6 +50,7 @@ EFFECTS |= {
     f"{NARROW}_16_epochs_plain_rate": {},
     f"{NARROW}_32_epochs": BELOW,
     f"{NARROW}_32_epochs_plain_rate": {"difference_pp": 0.2, "low_pp": 0.1, "n_pairs": 5},
+    f"{NARROW}_16_epochs_free_gates": {},
     "se_resnet18__plain_rate": EQUAL,
     f"half_scale_resnet18{QUARTER}": {},
 }
@@ -64,6 +65,8 @@ EXCHANGED = [each | {"arm": "se_resnet18", "lesion": "shuffled"} for each in EXC
 GATES = {"arm": "se_resnet18", "n_runs": 10, "n_constant": 5}
 GATES = [GATES | {"block": f"block{number}", "sd_images": 0.001} for number in range(1, 9)]
 AT_PLAIN_RATE = [row | {"arm": "se_resnet18__plain_rate", "sd_images": 0.002} for row in GATES]
+NARROW_GATES = [row | {"arm": f"{NARROW}_16_epochs_plain_rate"} for row in GATES]
+NARROW_GATES += [row | {"arm": f"{NARROW}_16_epochs_free_gates", "n_constant": 0} for row in GATES]
 SECOND = {"primary": LONGER, "arms": ARMS, "effects": AGAIN, "gate_table": AT_PLAIN_RATE}
 WIDTH = {"trend": "full − quarter width", "estimate_pp": -0.1, "p_holm": 0.9}
 DONE = dict.fromkeys(("tuning", "primary", "plain_rate"), 20)
@@ -80,7 +83,7 @@ RESULTS = {  # as compare.summary gives them
         AROUND | WIDTH,
         BELOW | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_holm": 0.02, "log_error_ratio": 0.1},
     ],
-    "gate_table": GATES + AT_PLAIN_RATE,
+    "gate_table": GATES + AT_PLAIN_RATE + NARROW_GATES,
     "lesion_table": LESIONS + EXCHANGED,
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
     "replication": SECOND

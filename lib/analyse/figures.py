@@ -148,7 +148,7 @@ def confusion_matrices(panels, classes):
     The colours of a plain matrix leave out its diagonal, so that the errors show. In a diverging one, orange is better
     and purple worse. Percentages that round to zero, and changes that round to less than 0.3 points, are not printed.
     """
-    size = {"figsize": (PAGE, 1.7), "width_ratios": (1, 1.35)} if len(panels) > 1 else {"figsize": (COLUMN, 2.4)}
+    size = {"figsize": (PAGE, 1.65), "width_ratios": (1, 1.35)} if len(panels) > 1 else {"figsize": (COLUMN, 2.4)}
     figure, axes = plt.subplots(1, len(panels), **size, squeeze=False, layout="constrained")
     for axis, (title, matrix, diverging) in zip(axes.flat, panels, strict=True):
         shade = matrix * np.where(np.eye(len(classes)), diverging, 1 - 2 * diverging)

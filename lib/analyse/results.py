@@ -10,6 +10,8 @@ from lib.runs import diverged_runs, finished_runs, load_logits, load_table
 from lib.study import RunConfig, label
 
 PREREGISTERED, PREREGISTRATION = "paper", "report/preregistration.md"
+# Code that trains as that on the right does, to the last bit: runs of both form pairs (report/preregistration.md).
+SAME_CODE = {"a8fc1fd1794b6c94": "c18af9c0c43e0753"}
 MEASURED = ("test_accuracy", "test_loss", "train_loss", "parameters", "multiply_adds", "train_seconds", "finished_utc")
 
 
@@ -24,8 +26,8 @@ def load_runs(study):
     """
     found = _tested(study)
     last = {folder: load_table(folder, "metrics.csv")["train_loss"].iloc[-1] for _, folder, _ in found}
-    rows = [{**c.model_dump(), **summary, **_origin(_environment(f)), "train_loss": last[f]} for c, f, summary in found]
-    columns = None if rows else [*RunConfig.model_fields, *MEASURED, *_origin({})]
+    rows = [{**c.model_dump(), **summary, **_origin(f), "train_loss": last[f]} for c, f, summary in found]
+    columns = None if rows else [*RunConfig.model_fields, *MEASURED, *_origin()]
     runs = pd.DataFrame(rows, columns=columns)
     runs["withheld"] = runs["arm"].isin([study.arm, study.baseline]) & (not primary_is_complete(study))
     runs.loc[runs["withheld"], ["test_accuracy", "test_loss", "train_loss"]] = np.nan
@@ -64,17 +66,14 @@ def _tested(study):
     return [run for run in found if not run[0].validation_images]
 
 
-def _environment(folder):
-    return read_json(folder / "environment.json") or {}
-
-
-def _origin(environment):
+def _origin(folder=None):
     """What a run was made on, from its environment.json; a run that was resumed has a record for each part of it."""
+    environment = (folder and read_json(folder / "environment.json")) or {}
     records = [*environment.get("earlier", []), environment]
     changes = [record.get("uncommitted_changes") for record in records]
     made_on = [(r.get("device_name"), r.get("precision"), r.get("packages", {}).get("torch")) for r in records]
     kinds = ["{}, {}, torch {}".format(*each) for each in made_on]
-    code = [record.get("training_code") for record in records]
+    code = [SAME_CODE.get(told, told) for told in (record.get("training_code") for record in records)]
     origins = dict.fromkeys(f"{kind}, training code {each}" for kind, each in zip(kinds, code, strict=True))
     return {
         "kind": " + ".join(dict.fromkeys(kinds)),
@@ -136,7 +135,7 @@ def deviations(study):
 
     For the study `paper` also the date of its preregistration against that of the first primary run.
     """
-    runs, everything = load_runs(study), pd.DataFrame([_origin(_environment(each[1])) for each in finished_runs(study)])
+    runs, everything = load_runs(study), pd.DataFrame([_origin(each[1]) for each in finished_runs(study)])
     short = plan(study).query("finished < planned")
     rows = [("missing runs", row.stage, row.planned - row.finished, f"of {row.planned}") for row in short.itertuples()]
     rows += [("diverged and excluded", f"{c.arm} seed {c.seed}", 1, reason) for c, _, reason in diverged_runs(study)]
