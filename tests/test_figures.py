@@ -19,11 +19,12 @@ def test_the_users_own_settings_change_nothing():
     assert not plt.rcParams["text.usetex"] and not plt.rcParams["axes.grid"] and plt.rcParams["lines.linewidth"] < 2
 
 
-def test_a_forest_shows_means_intervals_and_headings():
+def test_a_forest_shows_means_intervals_and_headings_on_one_scale():
     ours = {"comparison": ["equal rates", "SE-ResNet-18, ¼ width", "wide"], "difference_pp": [np.nan, 0.1, -0.2]}
     ours |= {"high_pp": [np.nan, 0.3, None], "crossed_high": [np.nan, 0.4, np.nan], "color": ["black", "red", "blue"]}
     theirs = {"comparison": ["ResNet-110"], "difference_pp": [1.2]}
     figure = figures.forest({"published": pd.DataFrame(theirs), "ours": pd.DataFrame(ours)}, reference=0.39)
+    figure.draw_without_rendering()
     left, right = figure.axes
     crossed, seeds, means = right.collections
     assert means.get_offsets().tolist()[1:] == [[0.1, 1], [-0.2, 2]]
@@ -31,6 +32,8 @@ def test_a_forest_shows_means_intervals_and_headings():
     np.testing.assert_allclose(ends, [[-0.2, 0.4], [-0.1, 0.3]])
     assert [name.get_fontweight() for name in right.get_yticklabels()] == ["bold", "normal", "normal"]
     assert [line.get_xdata()[0] for line in left.lines[:2]] == [0, 0.39]
+    one, other = (axis.get_position().width / np.ptp(axis.get_xlim()) for axis in (left, right))
+    assert one == pytest.approx(other)
 
 
 def test_variants_have_names_in_plain_words():

@@ -106,7 +106,7 @@ def mark_zero(axis, along="x", reference=None):
 def forest(panels, reference=None):
     """Which comparisons show a difference? One row each: the mean difference with its 95 % intervals.
 
-    panels: {title: table}, side by side. A table has comparison (a name), difference_pp (NaN: a heading), and, where
+    panels: {title: table}, on one scale. A table has comparison (a name), difference_pp (NaN: a heading), and, where
     known, high_pp, crossed_high (upper ends; the second is thin) and color. reference: where to draw a dotted line.
     """
     size = {"figsize": (PAGE, 0.112 * max(map(len, panels.values())) + 0.4), "layout": "constrained"}
@@ -123,6 +123,7 @@ def forest(panels, reference=None):
             axis.get_yticklabels()[heading].set_fontweight("bold")
         axis.tick_params(axis="y", length=0)
         axis.locator_params(axis="x", nbins=5, steps=[1, 2, 5, 10])
+    axes[0, 0].get_gridspec().set_width_ratios([np.ptp(axis.get_xlim()) for axis in axes.flat])
     sns.despine(figure, left=True)
     return figure
 
