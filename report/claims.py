@@ -26,7 +26,7 @@ LONGEST_NARROW, LONGEST_AT_PLAIN_RATE = (f"se_resnet18{QUARTER}_32_epochs{rate}"
 FREE_GATES = f"se_resnet18{QUARTER}_16_epochs_free_gates"
 PLAIN_LONGEST = f"resnet18{QUARTER}_32_epochs"
 PLAIN_LONG, PLAIN_LONG_AT_SE_RATE = (f"resnet18{QUARTER}_16_epochs{rate}" for rate in ("", "_se_rate"))
-NARROW, PLAIN, PLAIN_AT_SE_RATE = f"se_resnet18{QUARTER}", f"resnet18{QUARTER}", f"resnet18{QUARTER}_se_rate"
+NARROW, PLAIN_AT_SE_RATE = f"se_resnet18{QUARTER}", f"resnet18{QUARTER}_se_rate"
 MEAN, WIDTH, EPOCHS = "test_accuracy_mean", "full − quarter width", "slope over log2(epochs)"
 
 
@@ -443,7 +443,7 @@ CLAIMS = [
         r"\textbf{The answer:} no comparison that we had planned shows a gain.",
         lambda results: (
             max(primary("seed_interval_pp", 0)(results), longer("seed_interval_pp", 0)(results)) <= 0
-            and all(effect(arm, "low_pp")(results) <= 0 for arm in (NARROW, f"{NARROW}_32_epochs", AT_PLAIN_RATE))
+            and all(effect(arm, "low_pp")(results) <= 0 for arm in (NARROW, LONGEST_NARROW, AT_PLAIN_RATE))
             and second(effect(SHORT, "low_pp"))(results) <= 0
         ),
     ),

@@ -84,7 +84,7 @@ RESULTS = {  # as compare.summary gives them
     "contrasts": [AROUND | {"p_holm": 0.5, "low_pp": -0.1, "high_pp": high} for high in (0.3, 0.45, 0.3, 0.3)],
     "trends": [
         AROUND | WIDTH,
-        BELOW | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_holm": 0.02, "log_error_ratio": 0.1},
+        BELOW | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_holm": 0.02},
     ],
     "gate_table": GATES + AT_PLAIN_RATE + NARROW_GATES,
     "lesion_table": LESIONS + EXCHANGED,
