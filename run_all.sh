@@ -19,8 +19,8 @@ Usage: ./run_all.sh [--study NAME] [--engine local|sequence|slurm] [--jobs N] [-
        ./run_all.sh test [words for pytest]
 
 Sets up the environment in .venv (once), fetches the images, trains what is missing of a study, analyses it, and writes
-figures, tables and HTML to outputs/<study>/, and after paper and replication report/paper.pdf. Stopped at any time, the
-same command goes on where it was.
+figures, tables and HTML to outputs/<study>/, and after paper, replication and gates report/paper.pdf. Stopped at any
+time, the same command goes on where it was.
 
   --study NAME           smoke (two minutes, no images needed), laptop (under an hour on a CPU), paper or replication
                          (for a GPU, or days of a CPU), or a .yaml file of your own; without it paper where there is a

@@ -119,7 +119,7 @@ def _analyse(study, name):
     execute("analysis", folder, {"study": name, "arm": "", "baseline": ""})
     page = write_pages(study, name)
     print(f"results: {shown(folder / 'results.json')}; to read: {shown(page)}")
-    if study.name in ("paper", "replication") and not os.environ.get("STUDY_OUTPUTS"):  # it is about outputs/ alone
+    if study.name in ("paper", "replication", "gates") and not os.environ.get("STUDY_OUTPUTS"):  # it is about outputs/
         from lib.paper import MissingTeXError, build
 
         try:

@@ -28,14 +28,14 @@ class MissingTeXError(StudyError):
 def build(results_path=None, report_folder=REPORT):
     """Write numbers.tex, check every claim, and put paper.pdf in place; returns the PDF's number of pages.
 
-    results_path: by default that of the study `paper`; those of `replication` lie beside it. report_folder holds
-    paper.tex, claims.py, references.bib and the style. Equal input gives an equal PDF. Raises MissingTeXError, or
+    results_path: by default that of the study `paper`; those of `replication` and `gates` lie beside it. report_folder
+    holds paper.tex, claims.py, references.bib and the style. Equal input gives an equal PDF. Raises MissingTeXError, or
     StudyError for a claim that no longer holds or a fault of the paper; an older PDF then stays as it is.
     """
     results_path = Path(results_path or outputs_folder("paper") / "results.json")
     if (results := read_json(results_path)) is None:
         raise StudyError(f"there is no {shown(results_path)} for the paper: ./run_all.sh --study paper writes it")
-    results["replication"] = read_json(results_path.parents[1] / "replication" / "results.json")
+    results |= {name: read_json(results_path.parents[1] / name / "results.json") for name in ("replication", "gates")}
     guard = runpy.run_path(str(report_folder / "claims.py"))
     text = re.sub(r"(?<!\\)%.*", "", (report_folder / "paper.tex").read_text(encoding="utf-8"))
     write_numbers(report_folder / "numbers.tex", guard["NUMBERS"], results, text)

@@ -225,7 +225,7 @@ def test_without_a_word_the_study_is_what_the_machine_can_do(run_here, stand_ins
     assert "study laptop" in run_here().out  # which is finished
 
 
-@pytest.mark.parametrize("name", ["paper", "replication"])
+@pytest.mark.parametrize("name", ["paper", "replication", "gates"])
 @pytest.mark.parametrize("result", ["4", MissingTeXError("no TeX"), StudyError("a claim")])
 def test_the_paper_follows_the_analysis_of_its_studies(name, result, run_here, stand_ins, monkeypatch):
     monkeypatch.setattr(command, "missing_runs", lambda study: [])
