@@ -17,6 +17,7 @@ QUARTER, RATE = "__quarter_width", "se_resnet18__quarter_width_plain_rate"
 NARROW, HALF_SKIP = f"se_resnet18{QUARTER}", f"half_scale_skip_resnet18{QUARTER}"
 LOST = {"block": "all", "drop_pp": 1.0, "low_pp": 0.5, "high_pp": 1.5}
 LESIONS = [LOST | {"arm": "se_resnet18", "lesion": lesion} for lesion in ("mean", "shuffled")]
+SWAPS = [LESIONS[1] | {"arm": f"{NARROW}_16_epochs_{rate}"} for rate in ("plain_rate", "free_gates")]
 LESIONS_AGAIN = [LESIONS[1] | {"low_pp": 0.8}, LESIONS[1] | {"arm": "se_resnet18__plain_rate", "high_pp": 0.6}]
 AROUND = {"low_pp": -0.3, "high_pp": 0.3, "train_loss_difference": 0.01}
 AROUND |= {"train_loss_low": -0.01, "train_loss_high": 0.03}
@@ -87,7 +88,7 @@ RESULTS = {  # as compare.summary gives them
         BELOW | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_holm": 0.02},
     ],
     "gate_table": GATES + AT_PLAIN_RATE + NARROW_GATES,
-    "lesion_table": LESIONS + EXCHANGED,
+    "lesion_table": LESIONS + SWAPS + EXCHANGED,
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
     "replication": SECOND
     | {

@@ -147,10 +147,10 @@ def learning_curves(metrics, arm):
 def confusion_matrices(panels, classes):
     """Matrices side by side. panels: (title, percentages (classes, classes), diverging) each; rows are true classes.
 
-    The colours of a plain matrix leave out its diagonal, so that the errors show. In a diverging one, orange is better
-    and purple worse. Percentages that round to zero, and changes that round to less than 0.3 points, are not printed.
+    Columns have the order of the rows. The colours of a plain matrix leave out its diagonal, so that errors show. In a
+    diverging one, orange is better and purple worse. Percentages that round to zero, and changes below 0.3, are blank.
     """
-    size = {"figsize": (PAGE, 1.65), "width_ratios": (1, 1.35)} if len(panels) > 1 else {"figsize": (COLUMN, 2.4)}
+    size = {"figsize": (PAGE, 1.5), "width_ratios": (1, 1.2)} if len(panels) > 1 else {"figsize": (COLUMN, 2.4)}
     figure, axes = plt.subplots(1, len(panels), **size, squeeze=False, layout="constrained")
     for axis, (title, matrix, diverging) in zip(axes.flat, panels, strict=True):
         shade = matrix * np.where(np.eye(len(classes)), diverging, 1 - 2 * diverging)
@@ -160,7 +160,7 @@ def confusion_matrices(panels, classes):
             value, dark = matrix[row, column], image.to_rgba(shade)[row, column, :3].mean() < 0.5
             text = f"{value:{'+' * diverging}.{0 if abs(value) >= 9.95 else 1}f}".replace("-", "−")
             axis.text(column, row, text, color="white" if dark else "black", fontsize=TICK, ha="center", va="center")
-        axis.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
+        axis.set_xticks(range(len(classes)), [name[:3] for name in classes])
         axis.set_yticks(range(len(classes)), classes if axis is axes[0, 0] else [])
         axis.set_title(title)
         axis.tick_params(length=0)
