@@ -56,8 +56,7 @@ def compare_arms(runs, arm, baseline, seeds=None):
 
     arm, baseline, width, epochs, n_pairs; accuracy_arm, accuracy_baseline, and sd_arm, sd_baseline (fractions, of these
     pairs); difference_pp with its 95 % t interval low_pp, high_pp; log_error_ratio, mean of log(error of arm / of
-    baseline), with _low and _high; train_loss_difference of the last epoch (nats, mean), and train_loss_low and _high.
-    NaN or None where pairs are missing.
+    baseline), and train_loss_difference (last epoch, nats), with _low and _high. NaN or None where pairs are missing.
     """
     values, of_arm = pairs(runs, arm, baseline, seeds), runs[runs["arm"] == arm]
     both = statistics.paired_comparison(values[arm], values[baseline])

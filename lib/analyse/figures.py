@@ -24,6 +24,7 @@ ARMS = {
     "resnet18": ("ResNet-18", "#0072B2", "o", "-"),
     "se_resnet18": ("SE-ResNet-18", "#D55E00", "s", "--"),
     "free_se_resnet18": ("SE-ResNet-18, gates without decay", "#882255", "p", (0, (4, 1))),
+    "free_static_gate_resnet18": ("static gate without decay", "#117733", "d", (0, (2, 2))),
     "se_skip_resnet18": ("skip SE", "#CC79A7", "^", "-."),
     "static_gate_resnet18": ("static gate", "#009E73", "D", ":"),
     "half_scale_resnet18": ("half scale", "#56B4E9", "v", (0, (3, 1, 1, 1, 1, 1))),
