@@ -605,7 +605,7 @@ CLAIMS = [
             and effect_span(FULL_AT_PLAIN_RATE)(results)[0] > 0
         ),
     ),
-    ("That over width, full minus quarter, is open", lambda results: trend("p_holm")(results) >= 0.05),
+    ("The planned trend over width, full minus quarter, is open", lambda results: trend("p_holm")(results) >= 0.05),
     (
         "The planned trend over epochs, of narrow networks at tuned rates, falls",
         lambda results: trend("high_pp", EPOCHS)(results) < 0 and trend("p_holm", EPOCHS)(results) < 0.05,
