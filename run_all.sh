@@ -22,10 +22,10 @@ Sets up the environment in .venv (once), fetches the images, trains what is miss
 figures, tables and HTML to outputs/<study>/, and after paper, replication and gates report/paper.pdf. Stopped at any
 time, the same command goes on where it was.
 
-  --study NAME           smoke (two minutes, no images needed), laptop (under an hour on a CPU), paper or replication
-                         (for a GPU, or days of a CPU), or a .yaml file of your own; without it paper where there is a
-                         GPU, else laptop, and smoke where CIFAR-10 is neither in data/ nor to be downloaded. benchmark
-                         is no study: it measures the speed of the training
+  --study NAME           smoke (two minutes, no images needed), laptop (under an hour on a CPU), gates (hours of a
+                         CPU), paper or replication (for a GPU, or days of a CPU), or a .yaml file of your own; without
+                         it paper where there is a GPU, else laptop, and smoke where CIFAR-10 is neither in data/ nor to
+                         be downloaded. benchmark is no study: it measures the speed of the training
   --engine sequence      train run after run in one process, which pays on a GPU that trains a run in seconds
   --engine slurm         train on a SLURM cluster, a run a job, with one GPU each where there are any; it is started where
                          sbatch is, which takes its SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT and the like

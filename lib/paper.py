@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lib.files import REPORT, StudyError, atomic_write, outputs_folder, read_json, shown
+from lib.files import REPORT, ROOT, StudyError, atomic_write, read_json, shown
 
 PAGE_LIMIT, OVERFULL_LIMIT_PT = 4, 2
 INSTALL = "install TeX Live, on Debian or Ubuntu texlive-latex-recommended texlive-fonts-recommended latexmk"
@@ -28,11 +28,11 @@ class MissingTeXError(StudyError):
 def build(results_path=None, report_folder=REPORT):
     """Write numbers.tex, check every claim, and put paper.pdf in place; returns the PDF's number of pages.
 
-    results_path: by default that of the study `paper`; those of `replication` and `gates` lie beside it. report_folder
-    holds paper.tex, claims.py, references.bib and the style. Equal input gives an equal PDF. Raises MissingTeXError, or
-    StudyError for a claim that no longer holds or a fault of the paper; an older PDF then stays as it is.
+    results_path: by default that of `paper` in outputs/, whatever STUDY_OUTPUTS says; those of replication and gates
+    lie beside it. report_folder has paper.tex, claims.py, references.bib and the style. Equal input, equal PDF. Raises
+    MissingTeXError, or StudyError for a claim that no longer holds or another fault; an older PDF then stays as it is.
     """
-    results_path = Path(results_path or outputs_folder("paper") / "results.json")
+    results_path = Path(results_path or ROOT / "outputs" / "paper" / "results.json")
     if (results := read_json(results_path)) is None:
         raise StudyError(f"there is no {shown(results_path)} for the paper: ./run_all.sh --study paper writes it")
     results |= {name: read_json(results_path.parents[1] / name / "results.json") for name in ("replication", "gates")}

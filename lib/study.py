@@ -127,10 +127,10 @@ class StudyFile(Checked):
     stop: Stop | None = None
 
     @property
-    def primary_seed_count(self):
-        """How many seeds the first stage with both primary arms as they are has; 0 without such a stage."""
+    def primary_stage(self):
+        """The first stage with both primary arms as they are, which says what the comparison waits for, or None."""
         pair = {self.primary.arm, self.primary.baseline}
-        return next((len(each.seeds) for each in self.stages if pair <= {*each.arms} and "" in each.variants), 0)
+        return next((each for each in self.stages if pair <= {*each.arms} and "" in each.variants), None)
 
     @model_validator(mode="after")
     def _parts_fit(self):
@@ -139,12 +139,12 @@ class StudyFile(Checked):
         for arm in [*pair, *tuned, *(arm for stage in self.stages for arm in stage.arms)]:
             if arm not in self.arms:
                 raise ValueError(f"unknown arm {arm!r}{suggestion(arm, self.arms)}")
-        if pair[0] == pair[1] or not self.primary_seed_count:
+        if pair[0] == pair[1] or not self.primary_stage:
             raise ValueError(f"primary must compare two arms that share a stage, not {pair[0]} with {pair[1]}")
         if not set(pair) <= set(tuned):
             raise ValueError("tuning must name both arms of the primary comparison")
-        if self.stop and self.stop.primary_pairs > self.primary_seed_count:
-            planned = f"{self.primary_seed_count} planned"
+        if self.stop and self.stop.primary_pairs > len(self.primary_stage.seeds):
+            planned = f"{len(self.primary_stage.seeds)} planned"
             raise ValueError(f"stop.primary_pairs = {self.stop.primary_pairs} is more than {planned}")
         _unique([stage.name for stage in self.stages])
         return self
@@ -226,7 +226,7 @@ def load_study(name):
     awaiting = staged if trials and winners is None else ()
     follows = {"runs": (*trials, *(() if awaiting else staged)), "awaiting": awaiting}
     follows |= {"tuning_scores": scores, "winners": winners}
-    follows["planned_pairs"] = file.stop.primary_pairs if file.stop else file.primary_seed_count
+    follows["planned_pairs"] = file.stop.primary_pairs if file.stop else len(file.primary_stage.seeds)
     return Study(name=path.stem, **dict(file), **dict(file.primary), **follows)
 
 

@@ -4,13 +4,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from made_runs import ENVIRONMENT, LABELS, make_study, small_study
+from made_runs import ENVIRONMENT, LABELS, SMALL_STUDY, make_study, small_study
 from scipy import stats
 from scipy.special import softmax
 from statsmodels.stats.multitest import multipletests
 
 from lib.analyse import compare, results
-from lib.analyse.results import load_logit_stack, load_runs
+from lib.analyse.results import load_logit_stack, load_runs, primary_is_complete
 from lib.files import StudyError, run_folder, write_json
 from lib.study import load_study
 
@@ -151,6 +151,22 @@ def test_before_the_last_planned_pair_nothing_tells_the_primary_accuracies(small
     assert not set(compare.effects(small, runs)[["arm", "baseline"]].to_numpy().ravel()) & {BASE, SE}
     assert compare.trends(small, runs).empty
     assert len(summary["contrasts"]) == 2 and len(summary["effects"]) == 2  # what is narrow is shown
+
+
+def test_every_arm_of_the_primary_stage_is_withheld_and_its_seeds_are_those_of_that_stage(tmp_path):
+    stages = "  - {name: primary, arms: [resnet18, se_resnet18, static_gate_resnet18], seeds: [8, 7]}\n"
+    stages += "  - {name: more, arms: [resnet18, se_resnet18], seeds: 2}\n"
+    (tmp_path / "three.yaml").write_text(SMALL_STUDY.partition("  - ")[0] + stages)
+    three = load_study(tmp_path / "three.yaml")
+    make_study(three, only=lambda config: (config.arm, config.seed) != ("static_gate_resnet18", 7))
+    runs = load_runs(three)
+    assert set(runs.loc[runs["withheld"], "arm"]) == {BASE, SE, "static_gate_resnet18"}
+    assert (compare.summary(three, runs)["primary"]["n_pairs"], primary_is_complete(three)) == (1, False)
+    with pytest.raises(StudyError, match=r"2 pairs .* 1 finished"):
+        load_logit_stack(three, "static_gate_resnet18", [8])
+    make_study(three)
+    assert not load_runs(three)["withheld"].any()
+    assert compare.primary(three, load_runs(three))["p_value"] == pytest.approx(related(three, SE, BASE, (8, 7)).pvalue)
 
 
 def test_with_the_last_planned_pair_or_an_earlier_stop_it_is_computed(small, tmp_path):

@@ -283,8 +283,9 @@ def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monke
         return form.format(*(row[name] for name in ("difference_pp", "low_pp", "high_pp"))).replace("-", "−")
 
     rows, again = ({row["arm"]: row for row in each["effects"]} for each in (results, second))
-    paper, counts = numbers_of(REPORT), {7: "seven", 9: "nine"}
-    test = "{Counted} points ({CountedInterval}".format(**paper).replace("$-$", "−")
+    paper, counts = numbers_of(REPORT), {5: "five", 7: "seven", 9: "nine"}
+    test = "{Counted} ({CountedInterval})".format(**paper).replace("$-$", "−")
+    gain = "{FullPlainGain} points ({FullPlainInterval})".format(**paper).replace("$-$", "−")
     longer = again["se_resnet18__plain_rate"]
     ends = "{:+.2f} to {:+.2f}".format(*results["primary"]["seed_interval_pp"]).replace("-", "−")
     for text in (
@@ -293,8 +294,9 @@ def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monke
         f"lose {-rows['se_skip_resnet18']['difference_pp']:.2f} points (sixteen: "
         f"{-again['se_skip_resnet18']['difference_pp']:.2f})",
         f"ten pairs lose {-second['primary']['difference_pp']:.2f} points",
-        f"differs by {test}; {counts[int(paper['CountedPairs'])]} pairs, a confirmation fixed beforehand)",
-        f"by {cell(longer)}; {counts[longer['n_pairs']]} pairs)",
+        f"{counts[int(paper['FullPlainPairs'])]} pairs gained {gain} after eight",
+        f"{counts[int(paper['CountedPairs'])]} new pairs, {test}",
+        f"{counts[longer['n_pairs']]} pairs after sixteen {cell(longer)})",
     ):
         assert text in " ".join(readme.split())
     for arm in ("resnet18", "se_resnet18"):

@@ -21,7 +21,7 @@ def load_runs(study):
     kind: device, precision and version of torch, "AMD EPYC, bf16, torch 2.14.1"; origin: that and the training code. A
     run that was resumed elsewhere or with other code has several, joined by " + ", and is not uniform. Accuracies are
     fractions; train_loss is that of the last epoch, in nats. withheld: until the primary comparison is complete, the
-    scores of its two arms are missing, so that no analysis can show their difference. Empty while only runs of the
+    scores of the arms of its stage are missing, so that no analysis can show a difference. Empty while only runs of the
     tuning are finished. Raises StudyError where none is, and as finished_runs does.
     """
     found = _tested(study)
@@ -29,7 +29,7 @@ def load_runs(study):
     rows = [{**c.model_dump(), **summary, **_origin(f), "train_loss": last[f]} for c, f, summary in found]
     columns = None if rows else [*RunConfig.model_fields, *MEASURED, *_origin()]
     runs = pd.DataFrame(rows, columns=columns)
-    runs["withheld"] = runs["arm"].isin([study.arm, study.baseline]) & (not primary_is_complete(study))
+    runs["withheld"] = runs["arm"].isin(study.primary_stage.arms) & (not primary_is_complete(study))
     runs.loc[runs["withheld"], ["test_accuracy", "test_loss", "train_loss"]] = np.nan
     return runs
 
@@ -45,7 +45,7 @@ def load_logit_stack(study, arm, seeds):
 
     Raises StudyError for a file that is damaged or of another run, and for a primary arm as refuse_incomplete_primary.
     """
-    if arm in (study.arm, study.baseline):
+    if arm in study.primary_stage.arms:
         refuse_incomplete_primary(study)
     stack, first = [], None
     for seed in seeds:
@@ -87,7 +87,7 @@ def _origin(folder=None):
 
 def primary_seeds(study):
     """Seeds of the primary comparison, in order, as many as planned_pairs."""
-    return planned_seeds(study, study.arm, study.baseline)[: study.planned_pairs]
+    return study.primary_stage.seeds[: study.planned_pairs]
 
 
 def planned_seeds(study, arm, baseline):
@@ -97,9 +97,9 @@ def planned_seeds(study, arm, baseline):
 
 
 def primary_is_complete(study):
-    """Whether every planned run of the primary comparison is finished, or excluded because it diverged."""
+    """Whether every run of its stage, with all arms, is finished, or excluded because it diverged."""
     done = {(config.arm, config.seed) for config, _, _ in (*finished_runs(study), *diverged_runs(study))}
-    return done >= set(itertools.product((study.arm, study.baseline), primary_seeds(study)))
+    return done >= set(itertools.product(study.primary_stage.arms, primary_seeds(study)))
 
 
 def refuse_incomplete_primary(study):
@@ -111,9 +111,9 @@ def refuse_incomplete_primary(study):
 
 
 def finished_pairs(study):
-    """Number of planned primary pairs of which both runs are finished."""
+    """Number of seeds of the primary comparison for which all arms of its stage are finished."""
     done = {(config.arm, config.seed) for config, _, _ in finished_runs(study)}
-    return sum({(study.arm, seed), (study.baseline, seed)} <= done for seed in primary_seeds(study))
+    return sum({(arm, seed) for arm in study.primary_stage.arms} <= done for seed in primary_seeds(study))
 
 
 def plan(study):
