@@ -72,14 +72,12 @@ def longer(*path):
     return of("replication", "primary", *path)
 
 
-def second(function):
-    """The same function of the results of the second study."""
-    return lambda results: function(results["replication"])
+def within_study(study, function):
+    """The same function of the results of another study than `paper`."""
+    return lambda results: function(results[study])
 
 
-def of_gates(function):
-    """The same function of the results of the study gates."""
-    return lambda results: function(results["gates"])
+second, of_gates = (functools.partial(within_study, study) for study in ("replication", "gates"))
 
 
 def one(table, column, **row):
@@ -140,6 +138,11 @@ def contrast_cell(number):
 def trend(column, name=WIDTH):
     """Function of the results: a column of a planned trend."""
     return one("trends", column, trend=name)
+
+
+def trend_span(name=WIDTH):
+    """Function of the results: the ends of the interval of a planned trend."""
+    return lambda results: [trend(end, name)(results) for end in ("low_pp", "high_pp")]
 
 
 def parameters(arm):
@@ -216,11 +219,6 @@ def against_static(results):
 def counted(results):
     """The comparison, a mapping, of the confirmation, over the seeds that its plan counts."""
     return compared("second_study", FRESH, "resnet18__8_epochs")(results)
-
-
-def against_decaying(results):
-    """The comparison, a mapping, of SE without and with weight decay on its gates, in the study gates."""
-    return rates(AGAIN, DECAYING, "gates")(results)
 
 
 def same_verdicts(results):
@@ -419,7 +417,7 @@ NUMBERS = {
     "AgainSwap": ("{:.1f}", of_gates(lesion("shuffled", arm=AGAIN))),
     "AgainDecaySwap": ("{:.1f}", of_gates(lesion("shuffled", arm=DECAYING))),
     "AgainGain": (CELL, of_gates(comparison(AGAIN))),
-    "AgainChange": (CELL, against_decaying),
+    "AgainChange": (CELL, rates(AGAIN, DECAYING, "gates")),
     "ConstantAgain": (SHARE, constant_blocks(AGAIN, "gates")),
     "ConstantAgainDecay": (SHARE, constant_blocks(DECAYING, "gates")),
     # what it costs, and trends
@@ -428,12 +426,9 @@ NUMBERS = {
     "MoreTime": ("{:.0%}", more("train_seconds_mean")),
     "TimeGain": ("{0[0]:.1f} to {0[1]:.1f}", gain_of_more_epochs),
     "PlainLossLonger": ("{:.2f}", of("replication", "arms", "resnet18", "train_loss_mean")),
-    "WidthTrendInterval": (SPAN, lambda results: [trend(end)(results) for end in ("low_pp", "high_pp")]),
+    "WidthTrendInterval": (SPAN, trend_span()),
     "EpochTrendLoss": ("{:.2f}", negative(trend("estimate_pp", EPOCHS))),
-    "EpochTrendInterval": (
-        BARE,
-        negative(lambda results: [trend(end, EPOCHS)(results) for end in ("low_pp", "high_pp")]),
-    ),
+    "EpochTrendInterval": (BARE, negative(trend_span(EPOCHS))),
     "EpochTrendP": ("{}", lambda results: p_text(trend("p_holm", EPOCHS)(results))),
 }
 
@@ -452,7 +447,7 @@ CLAIMS = [
     (
         r"we should see \ShareGain{} points, which all our intervals exclude.",
         lambda results: (
-            max(effect["high_pp"] for effect in (*results["effects"], *results["replication"]["effects"]))
+            max(row["high_pp"] for study in ("paper", "replication", "gates") for row in of(study, "effects")(results))
             < gain_of_equal_share(results)
         ),
     ),
@@ -626,7 +621,7 @@ CLAIMS = [
             of("gates", "primary", "complete")(results)
             and of("gates", "primary", "n_pairs")(results) == 10
             and includes_zero(of("gates", "primary", "seed_interval_pp"))(results)
-            and includes_zero(ends(against_decaying))(results)
+            and includes_zero(ends(rates(AGAIN, DECAYING, "gates")))(results)
             and constant_blocks(AGAIN, "gates")(results)[0] < constant_blocks(DECAYING, "gates")(results)[0]
         ),
     ),
