@@ -91,7 +91,7 @@ RESULTS = {  # as compare.summary gives them
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
     "gates": {
         "primary": {"complete": True, "n_pairs": 10, "difference_pp": 0.15, "seed_interval_pp": [-0.1, 0.2]},
-        "effects": [AROUND | {"arm": "free_se_resnet18"}],
+        "effects": [AROUND | {"arm": arm} for arm in ("free_se_resnet18", "se_resnet18")],
         "gate_table": [GATES[0], GATES[0] | {"arm": "free_se_resnet18", "n_constant": 0}],
         "lesion_table": [LESIONS[1], LESIONS[1] | {"arm": "free_se_resnet18"}],
     },
