@@ -179,20 +179,12 @@ def brier(logits, labels):
     return float((probabilities**2).sum(axis=1).mean())
 
 
-def reliability(logits, labels, bins=15):
-    """Reliability diagram: mean confidence, accuracy and share of the images in each bin of confidence, as fractions.
+def expected_calibration_error(logits, labels, bins=15):
+    """Mean distance of confidence and accuracy over bins of confidence, weighted by their images, 0 to 1.
 
-    logits: (N, classes) or (runs, N, classes), then pooled; labels: integers (N,). Bins have equal width and include
-    their upper edge (Guo et al. 2017); an empty one has share 0 and NaN else.
+    logits: (N, classes); labels: integers (N,). Bins have equal width and include their upper edge (Guo et al. 2017).
     """
-    probabilities = softmax(np.asarray(logits, np.float64), axis=-1)
-    confidence, correct = probabilities.max(-1).ravel(), (probabilities.argmax(-1) == labels).ravel()
+    probabilities = softmax(np.asarray(logits, np.float64), axis=1)
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
     place = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
-    means = pd.DataFrame({"confidence": confidence, "accuracy": correct}).groupby(place).mean().reindex(range(bins))
-    return means.assign(share=np.bincount(place, minlength=bins) / len(place)).rename_axis("bin")
-
-
-def expected_calibration_error(logits, labels):
-    """Mean distance of confidence and accuracy over the bins of reliability, weighted by their shares, 0 to 1."""
-    table = reliability(logits, labels)
-    return float((table["share"] * (table["accuracy"] - table["confidence"]).abs()).sum())
+    return float(pd.Series(correct - confidence).groupby(place).sum().abs().sum() / len(labels))
