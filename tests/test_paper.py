@@ -43,7 +43,12 @@ LONGER = {
     "seed_interval_pp": [-0.7, -0.5],
 }
 NAMES = ("test_accuracy_mean", "test_accuracy_sd", "parameters", "train_loss_mean", "train_seconds_mean")
-EFFECTS = {RATE: {"high_pp": 0.5}, "se_resnet18": WORSE, NARROW: WORSE, f"wide_resnet18{QUARTER}": {"high_pp": 0.45}}
+EFFECTS = {
+    RATE: {"high_pp": 0.5, "difference_pp": 0.1},
+    "se_resnet18": WORSE,
+    NARROW: WORSE,
+    f"wide_resnet18{QUARTER}": {"high_pp": 0.45},
+}
 EFFECTS |= {"se_skip_resnet18": BELOW | WORSE, HALF_SKIP: BELOW | WORSE, f"se_skip_resnet18{QUARTER}": {}}
 EFFECTS |= {
     f"{NARROW}_16_epochs": BELOW,
@@ -67,7 +72,7 @@ EXCHANGED = [{"block": f"block{number}", "low_pp": 0.2 if number < 4 else None} 
 EXCHANGED = [each | {"arm": "se_resnet18", "lesion": "shuffled"} for each in EXCHANGED]
 GATES = {"arm": "se_resnet18", "n_runs": 10, "n_constant": 5}
 GATES = [GATES | {"block": f"block{number}", "sd_images": 0.001} for number in range(1, 9)]
-AT_PLAIN_RATE = [row | {"arm": "se_resnet18__plain_rate", "sd_images": 0.002} for row in GATES]
+AT_PLAIN_RATE = [row | {"arm": "se_resnet18__plain_rate", "n_constant": 6} for row in GATES]
 NARROW_GATES = [row | {"arm": f"{NARROW}_16_epochs_plain_rate"} for row in GATES]
 NARROW_GATES += [row | {"arm": f"{NARROW}_16_epochs_free_gates", "n_constant": 0} for row in GATES]
 SECOND = {"primary": LONGER, "arms": ARMS, "effects": AGAIN, "gate_table": GATES + AT_PLAIN_RATE}
