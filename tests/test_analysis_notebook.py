@@ -223,3 +223,5 @@ def test_any_two_arms_can_be_compared_beside_the_study(execute, tmp_path):
     assert not (outputs_folder("small") / "figures").exists()
     with pytest.raises(StudyError, match="se_resnet18"):
         execute(path, arm="se_resnet81")
+    with pytest.raises(StudyError, match="both"):
+        execute(path, arm=study.baseline)

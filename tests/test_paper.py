@@ -66,7 +66,7 @@ AGAIN += [
     {"arm": "se_skip_resnet18", **AROUND, **BELOW, "epochs": 16},
     {"arm": "static_gate_resnet18", **AROUND, "n_pairs": 5},
 ]
-PLAIN = ["resnet18" + variant for variant in ("", "__8_epochs", QUARTER, f"{QUARTER}_se_rate")]
+PLAIN = ["resnet18" + variant for variant in ("", "__8_epochs", QUARTER, f"{QUARTER}_se_rate", f"{QUARTER}_32_epochs")]
 ARMS = {arm: dict.fromkeys(NAMES, 0.5) for arm in (*PLAIN, *EFFECTS)}
 EXCHANGED = [{"block": f"block{number}", "low_pp": 0.2 if number < 4 else None} for number in range(1, 9)]
 EXCHANGED = [each | {"arm": "se_resnet18", "lesion": "shuffled"} for each in EXCHANGED]
