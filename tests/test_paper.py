@@ -302,7 +302,7 @@ def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monke
     ends = "{:+.2f} to {:+.2f}".format(*results["primary"]["seed_interval_pp"]).replace("-", "−")
     for text in (
         f"95 % interval {ends})",
-        cell(repeated, "gain {:+.2f} ({:+.2f} to {:+.2f}; ten new pairs, [fixed beforehand]"),
+        cell(repeated, "differ by {:+.2f} ({:+.2f} to {:+.2f}; ten new pairs, [fixed beforehand]"),
         f"lose {-rows['se_skip_resnet18']['difference_pp']:.2f} points (sixteen: "
         f"{-again['se_skip_resnet18']['difference_pp']:.2f})",
         f"ten pairs lose {-second['primary']['difference_pp']:.2f} points",
