@@ -25,17 +25,10 @@ QUARTER, AT_PLAIN_RATE = "__quarter_width", "se_resnet18__quarter_width_plain_ra
 LONG_NARROW, LONG_AT_PLAIN_RATE = (f"se_resnet18{QUARTER}_16_epochs{rate}" for rate in ("", "_plain_rate"))
 LONGEST_NARROW, LONGEST_AT_PLAIN_RATE = (f"se_resnet18{QUARTER}_32_epochs{rate}" for rate in ("", "_plain_rate"))
 STATIC = "static_gate_resnet18"
-EQUAL_AT_FULL_WIDTH = (
-    ("paper", FULL_AT_PLAIN_RATE),
-    ("replication", FRESH),
-    ("replication", FULL_AT_PLAIN_RATE),
-)
+EQUAL_AT_FULL_WIDTH = ("paper", FULL_AT_PLAIN_RATE), ("replication", FRESH), ("replication", FULL_AT_PLAIN_RATE)
 FULL_WIDTH = (*EQUAL_AT_FULL_WIDTH, ("paper", "se_resnet18"), ("replication", "se_resnet18"), ("replication", SHORT))
-AGAIN, FREE_STATIC, DECAYING = (
-    "free_se_resnet18",
-    "free_static_gate_resnet18",
-    "se_resnet18",
-)  # of the study gates, against resnet18
+# of the study gates, against resnet18
+AGAIN, FREE_STATIC, DECAYING = "free_se_resnet18", "free_static_gate_resnet18", "se_resnet18"
 FREE_GATES = f"se_resnet18{QUARTER}_16_epochs_free_gates"
 PLAIN_LONGEST = f"resnet18{QUARTER}_32_epochs"
 PLAIN_LONG, PLAIN_LONG_AT_SE_RATE = (f"resnet18{QUARTER}_16_epochs{rate}" for rate in ("", "_se_rate"))
@@ -69,8 +62,8 @@ def of(study, *path):
     return find
 
 
-def mean_accuracy(arm, study="paper"):
-    return of(study, "arms", arm, MEAN)
+def mean_accuracy(arm):
+    return of("paper", "arms", arm, MEAN)
 
 
 def primary(*path):
@@ -239,7 +232,7 @@ def at_equal_rates_of_table_1(results):
     return [find(results) for find in (*itertools.starmap(rates, arms), counted, again, *repeated)]
 
 
-def loss_change(study, arm, epoch, column="mean"):
+def loss_change(study, arm, epoch, column="difference"):
     """Function of the results: by how much an arm's training loss after an epoch is above its baseline's, in nats."""
     return cell(f"{study}/tables/loss_changes.csv", column, arm=arm, epoch=epoch)
 
@@ -247,16 +240,6 @@ def loss_change(study, arm, epoch, column="mean"):
 def early_leads(results):
     """By how much SE's training loss is lower after one epoch at equal rates and full width, in three sets of pairs."""
     return sorted(-loss_change(*where, 1)(results) for where in EQUAL_AT_FULL_WIDTH)
-
-
-def is_lead(study, arm):
-    """Function of the results: whether the 95 % t interval of that lead lies above zero."""
-
-    def find(results):
-        mean, sd, n = (loss_change(study, arm, 1, column)(results) for column in ("mean", "std", "count"))
-        return mean + stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n) < 0
-
-    return find
 
 
 def tuned(arm, rate, column="mean"):
@@ -587,7 +570,9 @@ CLAIMS = [
     (
         "but neither lead lasts",
         lambda results: (
-            all(is_lead(*where)(results) for where in (*EQUAL_AT_FULL_WIDTH, ("replication", STATIC)))
+            all(
+                loss_change(*where, 1, "high")(results) < 0 for where in (*EQUAL_AT_FULL_WIDTH, ("replication", STATIC))
+            )
             and all(
                 abs(within_study(study, effect(arm, "train_loss_difference"))(results)) <= 0.01
                 for study, arm in EQUAL_AT_FULL_WIDTH

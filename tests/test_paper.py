@@ -42,7 +42,7 @@ LONGER = {
     "crossed_interval_pp": [-0.8, -0.4],
     "seed_interval_pp": [-0.7, -0.5],
 }
-NAMES = ("test_accuracy_mean", "test_accuracy_sd", "parameters", "train_loss_mean", "train_seconds_mean")
+NAMES = ("test_accuracy_mean", "test_accuracy_sd", "parameters", "train_loss_mean")
 EFFECTS = {
     RATE: {"high_pp": 0.5, "difference_pp": 0.1},
     "se_resnet18": WORSE,
