@@ -8,9 +8,9 @@ import itertools
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
-from lib.analyse.statistics import EQUIVALENCE_MARGIN_PP, PUBLISHED_GAIN_PP
+from lib.analyse.statistics import EQUIVALENCE_MARGIN_PP, PUBLISHED_GAIN_PP, holm
 from lib.data import OFFICIAL_FINGERPRINT
 from lib.files import ROOT, read_json
 
@@ -25,6 +25,7 @@ QUARTER, AT_PLAIN_RATE = "__quarter_width", "se_resnet18__quarter_width_plain_ra
 LONG_NARROW, LONG_AT_PLAIN_RATE = (f"se_resnet18{QUARTER}_16_epochs{rate}" for rate in ("", "_plain_rate"))
 LONGEST_NARROW, LONGEST_AT_PLAIN_RATE = (f"se_resnet18{QUARTER}_32_epochs{rate}" for rate in ("", "_plain_rate"))
 STATIC = "static_gate_resnet18"
+TOGETHER, RECALL = "paper/tables/together.csv", "tables/recall_by_class.csv"
 EQUAL_AT_FULL_WIDTH = ("paper", FULL_AT_PLAIN_RATE), ("replication", FRESH), ("replication", FULL_AT_PLAIN_RATE)
 FULL_WIDTH = (*EQUAL_AT_FULL_WIDTH, ("paper", "se_resnet18"), ("replication", "se_resnet18"), ("replication", SHORT))
 # of the study gates, against resnet18
@@ -33,6 +34,9 @@ FREE_GATES = f"se_resnet18{QUARTER}_16_epochs_free_gates"
 PLAIN_LONGEST = f"resnet18{QUARTER}_32_epochs"
 PLAIN_LONG, PLAIN_LONG_AT_SE_RATE = (f"resnet18{QUARTER}_16_epochs{rate}" for rate in ("", "_se_rate"))
 NARROW, PLAIN_AT_SE_RATE = f"se_resnet18{QUARTER}", f"resnet18{QUARTER}_se_rate"
+REPEATED = f"se_resnet18{QUARTER}_se_rate"  # both networks at 0.4 again, with new seeds
+H100 = "nvidia-h100-80gb-hbm3"  # folder of its benchmark
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 MEAN, WIDTH, EPOCHS = "test_accuracy_mean", "full − quarter width", "slope over log2(epochs)"
 
 
@@ -43,6 +47,11 @@ def all_runs(column):
 
 def kinds_of_deviations(results):
     return {row["deviation"] for row in results["deviations"]}
+
+
+def in_words(function):
+    """Function of the results: a number up to ten as a word."""
+    return lambda results: WORDS[function(results)]
 
 
 def p_text(p):
@@ -158,6 +167,16 @@ def lesion(kind, column="drop_pp", arm="se_resnet18"):
     return one("lesion_table", column, arm=arm, lesion=kind, block="all")
 
 
+def skip_swap(results):
+    """What swapped gates cost skip SE at full width after eight epochs, a mapping."""
+    return row_of("paper/tables/all_lesions.csv", arm=LITERAL, lesion="other image")
+
+
+def swap_cost(arm):
+    """Function of the results: what swapped gates cost an arm of the study gates, in points."""
+    return of_gates(lesion("shuffled", arm=arm))
+
+
 def constant_blocks(arm, study="paper"):
     """Function of the results: how many blocks of all runs have the same gates for every image, and of how many."""
 
@@ -197,6 +216,11 @@ def calibration(study, arm, column="change"):
     return cell(f"{study}/tables/calibration_by_arm.csv", column, arm=arm)
 
 
+def recall(study, name, column="difference_pp"):
+    """Function of the results: a column of the comparison of a class's recall with the baseline's."""
+    return cell(f"{study}/{RECALL}", column, **{"class": name})
+
+
 def rates(*path):
     """Function of the results: the comparison, a mapping, of two networks at their rates."""
     return compared("rates", *path)
@@ -222,14 +246,25 @@ def by_rate_span(*path):
     return ends(rates(*path))
 
 
-def at_equal_rates_of_table_1(results):
-    """Comparisons, mappings, of all rows of table 1 in which standard SE and the plain network have equal rates."""
-    arms = [("se_resnet18__plain_rate", "resnet18"), (AT_PLAIN_RATE, "resnet18" + QUARTER), (NARROW, PLAIN_AT_SE_RATE)]
-    arms += [(LONG_AT_PLAIN_RATE, PLAIN_LONG), (LONGEST_AT_PLAIN_RATE, PLAIN_LONGEST), (FREE_GATES, PLAIN_LONG)]
-    arms += [(LONG_NARROW, PLAIN_LONG_AT_SE_RATE)]
-    again = rates(FULL_AT_PLAIN_RATE, "resnet18", "replication")
-    repeated = (compared("whole", arm, "resnet18", "gates") for arm in (AGAIN, DECAYING))
-    return [find(results) for find in (*itertools.starmap(rates, arms), counted, again, *repeated)]
+def exploring_at_equal_rates(results):
+    """Comparisons, mappings, of SE and the plain network at equal rates that no plan had fixed as a test."""
+    arms = [(FULL_AT_PLAIN_RATE, "resnet18"), (NARROW, PLAIN_AT_SE_RATE), (LONG_AT_PLAIN_RATE, PLAIN_LONG)]
+    arms += [(AT_PLAIN_RATE, f"resnet18{QUARTER}")]
+    arms += [(LONGEST_AT_PLAIN_RATE, PLAIN_LONGEST), (FREE_GATES, PLAIN_LONG), (LONG_NARROW, PLAIN_LONG_AT_SE_RATE)]
+    again = rates(FULL_AT_PLAIN_RATE, "resnet18", "replication"), compared("whole", DECAYING, "resnet18", "gates")
+    return [find(results) for find in (*itertools.starmap(rates, arms), *again)]
+
+
+def confirmations(results):
+    """Comparisons, mappings, that repeated an exploratory gain with new seeds, as planned."""
+    return [counted(results), of_gates(comparison(AGAIN))(results), comparison(REPEATED)(results)]
+
+
+def p_value(row):
+    """The p-value of the paired t test whose interval a comparison has."""
+    df = row["n_pairs"] - 1
+    error = (row["high_pp"] - row["low_pp"]) / 2 / stats.t.ppf(0.975, df)
+    return 2 * stats.t.sf(abs(row["difference_pp"]) / error, df)
 
 
 def loss_change(study, arm, epoch, column="difference"):
@@ -262,6 +297,15 @@ def more_time(machine):
     return lambda results: read_json(path)["se_step_time_ratio"]["ours"]["median"] - 1
 
 
+def gain_in_the_same_time(results):
+    """What the plain network gains if it trains as much longer as SE's steps take, in points, at full width.
+
+    Interpolated between 8 and 16 epochs, in proportion to the logarithm of the epochs.
+    """
+    longer, shorter = (of("replication", "arms", arm, MEAN)(results) for arm in ("resnet18", "resnet18__8_epochs"))
+    return 100 * (longer - shorter) * np.log2(1 + more_time(H100)(results))
+
+
 def includes_zero(function):
     """Function of the results: whether an interval includes zero."""
     return lambda results: function(results)[0] <= 0 <= function(results)[1]
@@ -278,6 +322,23 @@ def negative(function):
     def find(results):
         found = function(results)
         return [-end for end in reversed(found)] if isinstance(found, list) else -found
+
+    return find
+
+
+def next_hours(results):
+    """The hours in which an H100 trains 200 epochs of plain, SE and SE without gate decay, 20 seeds at two rates."""
+    speeds = read_json(ROOT / "outputs" / "benchmark" / H100 / "results.json")["speeds"]
+    seconds = 200 * 50_000 / speeds["ours"]["images_per_second"]  # of the plain network
+    return 40 * seconds * (1 + 2 * (1 + more_time(H100)(results))) / 3600
+
+
+def detectable(n, power=0.8):
+    """Function of the results: the gain that n pairs detect with this power, at the SD of the primary differences."""
+
+    def find(results):
+        error, limit = primary("sd_difference_pp")(results) / np.sqrt(n), stats.t.ppf(0.975, n - 1)
+        return optimize.brentq(lambda gain: stats.nct.sf(limit, n - 1, gain / error) - power, 0, 10 * error)
 
     return find
 
@@ -300,71 +361,70 @@ NUMBERS = {
     "CrossedInterval": (SPAN, primary("crossed_interval_pp")),
     "FiveDifference": ("{:+.2f}", primary("by_kind", 0, "difference_pp")),
     "GPUDifference": ("{:+.2f}", primary("by_kind", 1, "difference_pp")),
-    "Brier": ("{0[difference]:+.4f}", primary("brier")),
     "BrierP": ("{0[p_value]:.2f}", primary("brier")),
+    "HorseLoss": ("{:.1f}", negative(recall("paper", "horse"))),
+    "CatLoss": ("{:.1f}", negative(recall("replication", "cat"))),
+    "FlipP": ("{:.2f}", primary("sign_flip_p")),
     "TostP": ("{:.3f}", primary("tost_p")),
+    "Short": ("{:+.2f}", second(effect(SHORT))),
     "PlainAccuracy": ("{:.2f}", percent(mean_accuracy("resnet18"))),
     "SEAccuracy": ("{:.2f}", percent(mean_accuracy("se_resnet18"))),
     "DifferenceSD": ("{:.2f}", primary("sd_difference_pp")),
     "UnpairedSD": ("{:.2f}", unpaired_sd),
     "ChanceGain": ("{:.0f}", pairs_for_one_gain),
-    "CalibrationGain": ("{:.3f}", negative(calibration("paper", "se_resnet18"))),
-    "PlainCalibration": (
-        "{:.3f}",
-        cell("paper/tables/calibration.csv", "baseline", name="expected calibration error (0 to 1)"),
-    ),
     # equal rates, and what the higher rate costs
     "TunedSpread": ("{:.1f}", lambda results: np.sqrt(2) * tuned("resnet18", 0.4, "std")(results)),
     "TunedGain": ("{:.1f}", tuning_lead),
-    "FullPlainPairs": ("{}", effect(FULL_AT_PLAIN_RATE, "n_pairs")),
+    "FullPlainPairs": ("{}", in_words(effect(FULL_AT_PLAIN_RATE, "n_pairs"))),
     "FullPlainGain": ("{:.2f}", effect(FULL_AT_PLAIN_RATE)),
     "FullPlainInterval": (SPAN, effect_span(FULL_AT_PLAIN_RATE)),
     "FullRateLoss": ("{:.2f}", negative(by_rate("se_resnet18", FULL_AT_PLAIN_RATE))),
-    "FullRateInterval": (BARE, negative(by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE))),
     "Counted": ("{0[difference_pp]:+.2f}", counted),
-    "CountedPairs": ("{0[n_pairs]}", counted),
+    "CountedPairs": ("{}", in_words(lambda results: counted(results)["n_pairs"])),
     "CountedInterval": (SPAN, ends(counted)),
     "FreshRateLoss": ("{:.2f}", negative(by_rate(SHORT, FRESH, "replication"))),
     "FreshRateInterval": (SPAN, negative(by_rate_span(SHORT, FRESH, "replication"))),
-    "Fresh": ("{:+.2f}", second(effect(FRESH))),
     "FreshInterval": (SPAN, second(effect_span(FRESH))),
-    "NarrowRateChange": ("{:+.2f}", by_rate(NARROW, AT_PLAIN_RATE)),
+    "Fresh": ("{:+.2f}", second(effect(FRESH))),
     "NarrowRateInterval": (SPAN, by_rate_span(NARROW, AT_PLAIN_RATE)),
     "LongerLoss": ("{:.2f}", negative(longer("difference_pp"))),
     "LongEqual": ("{:+.2f}", second(effect(FULL_AT_PLAIN_RATE))),
-    "LongEqualPairs": ("{}", second(effect(FULL_AT_PLAIN_RATE, "n_pairs"))),
-    "LongEqualMost": ("{:.2f}", second(effect(FULL_AT_PLAIN_RATE, "high_pp"))),
+    "LongEqualPairs": ("{}", in_words(second(effect(FULL_AT_PLAIN_RATE, "n_pairs")))),
     "LongEqualInterval": (SPAN, second(effect_span(FULL_AT_PLAIN_RATE))),
     "LongRateLoss": ("{:.2f}", negative(by_rate("se_resnet18", FULL_AT_PLAIN_RATE, "replication"))),
-    "LongRateFit": ("{0[train_loss_difference]:.3f}", rates("se_resnet18", FULL_AT_PLAIN_RATE, "replication")),
     "LongRateInterval": (BARE, negative(by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE, "replication"))),
+    "NarrowLongHigh": ("{:+.2f}", by_rate(LONG_NARROW, PLAIN_LONG_AT_SE_RATE)),
     "NarrowLongRateLoss": ("{:.2f}", negative(by_rate(LONG_NARROW, LONG_AT_PLAIN_RATE))),
     "PlainLongLoss": ("{:.2f}", negative(by_rate(PLAIN_LONG_AT_SE_RATE, PLAIN_LONG))),
     "LongestEqual": ("{:.2f}", effect(LONGEST_AT_PLAIN_RATE)),
-    "LongestEqualCrossed": (SPAN, ends(rates(LONGEST_AT_PLAIN_RATE, PLAIN_LONGEST), "crossed_{}")),
+    "NarrowHigh": ("{:.2f}", by_rate(NARROW, PLAIN_AT_SE_RATE)),
+    "HighAgain": ("{:+.2f}", effect(REPEATED)),
+    "HighAgainPairs": ("{}", in_words(effect(REPEATED, "n_pairs"))),
+    "AgainP": ("{:.3f}", lambda results: p_value(comparison(REPEATED)(results))),
+    "AgainHolm": ("{:.2f}", lambda results: holm(list(map(p_value, confirmations(results))))[2]),
+    "NarrowTuned": ("{:+.2f}", effect(NARROW)),
+    "NarrowTunedInterval": (SPAN, effect_span(NARROW)),
+    "NarrowLongHighInterval": (SPAN, by_rate_span(LONG_NARROW, PLAIN_LONG_AT_SE_RATE)),
+    "HighAgainInterval": (SPAN, effect_span(REPEATED)),
     "NarrowEqual": ("{:+.2f}", effect(AT_PLAIN_RATE)),
     "NarrowLongEqual": ("{:+.2f}", effect(LONG_AT_PLAIN_RATE)),
     # the skip path
     "LiteralLoss": ("{:.2f}", negative(effect(LITERAL))),
+    "SkipSwap": ("{0[0]:+.1f} to {0[1]:+.1f}", ends(skip_swap)),
     "LongSkipLoss": ("{:.2f}", negative(second(effect(LITERAL)))),
     "HalfSkipLoss": ("{:.2f}", negative(effect(f"half_scale_skip_resnet18{QUARTER}"))),
     "HalfSkipInterval": (BARE, negative(effect_span(f"half_scale_skip_resnet18{QUARTER}"))),
     # the rows of table 1
     "RowSE": (ROW, row("se_resnet18")),
     "RowLonger": (ROW, row("se_resnet18", "replication")),
-    "RowShort": (ROW, row(SHORT, "replication")),
-    "RowNarrow": (ROW, row(NARROW)),
-    "RowNarrowLonger": (ROW, row(LONG_NARROW)),
-    "RowLongest": (ROW, row(LONGEST_NARROW)),
     "RowFullPlainRate": (ROW, row(FULL_AT_PLAIN_RATE)),
     "RowCounted": (ROW, row(FRESH, compared=counted)),
     "RowLongEqual": (ROW, row(FULL_AT_PLAIN_RATE, "replication")),
     "RowPlainRate": (ROW, row(AT_PLAIN_RATE)),
     "RowNarrowLongEqual": (ROW, row(LONG_AT_PLAIN_RATE)),
-    "RowDecaying": (ROW, row(DECAYING, "gates")),
     "RowLongestEqual": (ROW, row(LONGEST_AT_PLAIN_RATE)),
     "RowSERate": (ROW, row(NARROW, compared=rates(NARROW, PLAIN_AT_SE_RATE))),
-    "RowNarrowLongHigh": (ROW, row(LONG_NARROW, compared=rates(LONG_NARROW, PLAIN_LONG_AT_SE_RATE))),
+    "RowHighAgain": (ROW, row(REPEATED)),
     "RowFree": (ROW, row(FREE_GATES)),
     "RowAgain": (ROW, row(AGAIN, "gates")),
     "RowSkip": (ROW, row(LITERAL)),
@@ -377,10 +437,9 @@ NUMBERS = {
     "SmallestHolm": ("{:.1f}", lambda results: min(contrast(number, "p_holm")(results) for number in range(4))),
     "AgainstWide": (CELL, against("wide_resnet18")),
     "AgainstHalf": (CELL, against("half_scale_resnet18")),
-    "Wide": (CELL, comparison(f"wide_resnet18{QUARTER}")),
     "StaticLead": ("{:.2f}", negative(loss_change("replication", STATIC, 1))),
     "FirstLead": ("{0[0]:.2f} to {0[2]:.2f}", early_leads),
-    "LongStatic": (SPAN, second(effect_span(STATIC))),
+    "LesionMean": ("{:.1f}", lesion("mean")),
     "LesionShuffled": ("{:.1f}", lesion("shuffled")),
     "LesionEqual": ("{:.1f}", lesion("shuffled", arm=FULL_AT_PLAIN_RATE)),
     "LesionLongEqual": ("{:.1f}", second(lesion("shuffled", arm=FULL_AT_PLAIN_RATE))),
@@ -388,19 +447,26 @@ NUMBERS = {
     "ConstantFull": (SHARE, constant_blocks(FULL_AT_PLAIN_RATE)),
     "ConstantLonger": (SHARE, constant_blocks("se_resnet18", "replication")),
     "ConstantEqual": (SHARE, constant_blocks(FULL_AT_PLAIN_RATE, "replication")),
-    "AgainSwap": ("{:.1f}", of_gates(lesion("shuffled", arm=AGAIN))),
-    "AgainDecaySwap": ("{:.1f}", of_gates(lesion("shuffled", arm=DECAYING))),
-    "AgainGain": (CELL, of_gates(comparison(AGAIN))),
-    "AgainStatic": (CELL, rates(AGAIN, FREE_STATIC, "gates")),
-    "AgainChange": (CELL, rates(AGAIN, DECAYING, "gates")),
+    "FreeChange": (CELL, rates(FREE_GATES, LONG_AT_PLAIN_RATE)),
     "ConstantAgainDecay": (SHARE, constant_blocks(DECAYING, "gates")),
+    "AgainSwap": ("{:.1f}", swap_cost(AGAIN)),
+    "AgainDecaySwap": ("{:.1f}", swap_cost(DECAYING)),
+    "FreeGain": ("{:.2f}", effect(FREE_GATES)),
+    "AgainGainOnly": ("{:+.2f}", of_gates(effect(AGAIN))),
+    "AgainGain": (CELL, of_gates(comparison(AGAIN))),
+    "Together": (CELL, lambda results: row_of(TOGETHER)),
+    "AgainStaticOnly": ("{:+.2f}", by_rate(AGAIN, FREE_STATIC, "gates")),
+    "AgainChange": (CELL, rates(AGAIN, DECAYING, "gates")),
     # what it costs, and trends
     "PlainParameters": ("{:.2f}", parameters("resnet18")),
     "SEParameters": ("{:.2f}", parameters("se_resnet18")),
     "MoreTimeCPU": ("{:.0%}", more_time("amd-epyc")),
-    "MoreTime": ("{:.0%}", more_time("nvidia-h100-80gb-hbm3")),
-    "PlainLossShort": ("{:.2f}", of("replication", "arms", "resnet18__8_epochs", "train_loss_mean")),
-    "PlainLossLonger": ("{:.2f}", of("replication", "arms", "resnet18", "train_loss_mean")),
+    "NextGain": ("{:.2f}", detectable(20)),
+    "NextHours": ("{:.0f}", next_hours),
+    "TimeGain": ("{:.1f}", gain_in_the_same_time),
+    "PlainLongAccuracy": ("{:.1f}", percent(of("replication", "arms", "resnet18", MEAN))),
+    "MoreTime": ("{:.0%}", more_time(H100)),
+    "WidthTrend": ("{:+.2f}", trend("estimate_pp")),
     "WidthTrendInterval": (SPAN, trend_span()),
     "EpochTrendLoss": ("{:.2f}", negative(trend("estimate_pp", EPOCHS))),
     "EpochTrendInterval": (BARE, negative(trend_span(EPOCHS))),
@@ -417,14 +483,6 @@ def contrast_span(number):
     return ends(of("paper", "contrasts", number))
 
 
-# functions of the results: differences of SE, with decay on its gates, after 16 epochs at equal rates
-after_16_epochs = (
-    second(effect(FULL_AT_PLAIN_RATE)),
-    effect(LONG_AT_PLAIN_RATE),
-    by_rate(LONG_NARROW, PLAIN_LONG_AT_SE_RATE),
-    of_gates(effect(DECAYING)),
-)
-
 # (sentence as it stands in paper.tex, function of the results that must be true)
 CLAIMS = [
     (
@@ -436,40 +494,32 @@ CLAIMS = [
         lambda results: primary("excludes_published_gain")(results) and primary("complete")(results),
     ),
     (
-        r"The crossed interval (\CrossedInterval) agrees",
+        r"The crossed interval (\CrossedInterval)",
         lambda results: 0 < primary("crossed_interval_pp", 1)(results) < PUBLISHED_GAIN_PP,
     ),
     (
-        "as do nine new pairs",
+        r"agrees, as do sign flips ($p=\FlipP$), nine new pairs (\Short) and both machines",
         lambda results: (
-            second(effect(SHORT, "n_pairs"))(results) == 9
+            primary("sign_flip_p")(results) >= 0.05
+            and second(effect(SHORT, "n_pairs"))(results) == 9
             and second(effect(SHORT, "low_pp"))(results) <= 0 < second(effect(SHORT, "high_pp"))(results)
             and second(effect(SHORT, "high_pp"))(results) < PUBLISHED_GAIN_PP
         ),
     ),
     (
-        r"The Brier score shows no difference (\Brier, $p=\BrierP$), "
-        "but equal accuracy within 0.25 points is not shown",
-        lambda results: primary("tost_p")(results) >= 0.05 and includes_zero(primary("brier", "interval"))(results),
-    ),
-    (
-        "The plain network got 0.2, and SE got 0.4, the highest,",
-        lambda results: (
-            results["winners"] == {"resnet18": {"learning_rate": 0.2}, "se_resnet18": {"learning_rate": 0.4}}
-        ),
-    ),
-    (
-        r"on CPU \FiveDifference, on H100 \GPUDifference",
+        r"(CPU \FiveDifference, H100 \GPUDifference)",
         lambda results: (
             [(row["kind"][:3], row["n_pairs"]) for row in primary("by_kind")(results)] == [("AMD", 5), ("NVI", 5)]
         ),
     ),
     (
-        r"\textbf{The answer:} no confirmatory comparison shows a gain.",
+        r"No difference of the Brier score is shown ($p=\BrierP$), nor equality within 0.25 points",
+        lambda results: primary("tost_p")(results) >= 0.05 and includes_zero(primary("brier", "interval"))(results),
+    ),
+    (
+        "The plain network got 0.2. SE got the highest rate, 0.4,",
         lambda results: (
-            max(primary("seed_interval_pp", 0)(results), longer("seed_interval_pp", 0)(results)) <= 0
-            and all(effect(arm, "low_pp")(results) <= 0 for arm in (NARROW, LONGEST_NARROW, AT_PLAIN_RATE))
-            and second(effect(SHORT, "low_pp"))(results) <= 0
+            results["winners"] == {"resnet18": {"learning_rate": 0.2}, "se_resnet18": {"learning_rate": 0.4}}
         ),
     ),
     (
@@ -477,7 +527,7 @@ CLAIMS = [
         second(lambda results: one("stages", "planned", stage="short_plain_rate")(results) == 10),
     ),
     (
-        "which neither confirms nor refutes a gain. Two more, trained when this was known,",
+        "which neither confirms nor refutes a gain (with two later ones:",
         lambda results: (
             includes_zero(ends(counted))(results)
             and includes_zero(second(effect_span(FRESH)))(results)
@@ -485,90 +535,59 @@ CLAIMS = [
         ),
     ),
     (
-        "SE is worse in all ten pairs",
+        "SE then loses in all ten pairs",
         lambda results: (longer("difference_pp")(results) < 0, longer("sign_flip_p")(results)) == (True, 2**-9),
     ),
     (
-        "so the higher rate costs",
+        "The higher rate alone costs SE",
         lambda results: (
             longer("complete")(results)
             and by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE, "replication")(results)[1] < 0
-            and by_rate_span(LONGEST_NARROW, LONGEST_AT_PLAIN_RATE)(results)[1] < 0
+            and includes_zero(by_rate_span(SHORT, FRESH, "replication"))(results)  # "After eight, its cost is open"
         ),
     ),
+    ("Whether narrow networks gain more is open", lambda results: trend("p_holm")(results) >= 0.05),
     (
-        "It costs both narrow networks, too",
-        lambda results: (
-            by_rate_span(LONG_NARROW, LONG_AT_PLAIN_RATE)(results)[1] < 0
-            and by_rate_span(PLAIN_LONG_AT_SE_RATE, PLAIN_LONG)(results)[1] < 0
-            and includes_zero(effect_span(LONG_AT_PLAIN_RATE))(results)
-        ),
+        "At tuned rates, the narrow difference falls by",
+        lambda results: trend("high_pp", EPOCHS)(results) < 0 and trend("p_holm", EPOCHS)(results) < 0.05,
     ),
     (
-        "At equal rates, narrow estimates do not keep falling",
+        "At equal rates, no such fall shows",
         lambda results: (
             effect(LONGEST_AT_PLAIN_RATE, "n_pairs")(results) == 5
-            and includes_zero(ends(rates(LONGEST_AT_PLAIN_RATE, PLAIN_LONGEST), "crossed_{}"))(results)
             and effect(LONGEST_AT_PLAIN_RATE)(results) >= effect(AT_PLAIN_RATE)(results)
             and effect(AT_PLAIN_RATE)(results) > effect(LONG_AT_PLAIN_RATE)(results)
         ),
     ),
     (
-        r"\textbf{Skip SE loses}",
-        lambda results: all(
-            comparison(LITERAL)(of(study)(results))["high_pp"] < 0
-            and cell(f"{study}/tables/all_lesions.csv", "low_pp", arm=LITERAL, lesion="other image")(results) < 0
-            for study in ("paper", "replication")
-        ),
-    ),
-    (
-        "in nine narrow pairs, a constant 0.5 costs",
+        r"which \HighAgainPairs{} new pairs confirm",
         lambda results: (
-            effect(f"half_scale_skip_resnet18{QUARTER}", "high_pp")(results) < 0
-            and effect(f"half_scale_skip_resnet18{QUARTER}", "n_pairs")(results) == 9
-            and effect(f"half_scale_skip_resnet18{QUARTER}")(results) < effect(f"{LITERAL}{QUARTER}")(results)
+            min(by_rate_span(NARROW, PLAIN_AT_SE_RATE)(results)[0], effect(REPEATED, "low_pp")(results)) > 0
+            and rates(REPEATED, PLAIN_AT_SE_RATE)(results)["crossed_low"] > 0  # "crossed alike"
+            and effect(REPEATED, "n_pairs")(results) == one("stages", "planned", stage="se_rate_again")(results) // 2
         ),
     ),
     (
-        "In all six full-width sets, standard SE's calibration error is lower",
-        lambda results: (
-            max(calibration(*where, "high")(results) for where in FULL_WIDTH) < 0
-            and len(FULL_WIDTH) == 6
-            and calibration("paper", f"half_scale_resnet18{QUARTER}", "high")(results) < 0
-            and primary("n_pairs")(results) == 10
-        ),
-    ),
-    (
-        r"No planned contrast in Table~\ref{tab:why} shows an effect; none excludes 0.2 points.",
+        r"No planned contrast in Table~\ref{tab:why} shows an effect (Holm $p\geq\SmallestHolm$), "
+        "and none excludes 0.2 points.",
         lambda results: (
             all(contrast(number, "p_holm")(results) >= 0.05 for number in range(4))
             and all(span(results)[0] <= 0 < 0.2 <= span(results)[1] for span in map(contrast_span, range(4)))
         ),
     ),
-    (
-        r"Verdicts say where the interval lies ($\pm$0.25: the plan's equality).",
+    (  # and its verdicts
+        "Possible effects of SE, in ten narrow pairs of eight epochs at equal rates. First four: planned.",
         lambda results: (
-            within(EQUIVALENCE_MARGIN_PP, contrast_span(0), ends(against("wide_resnet18")))(results)
-            and all(includes_zero(contrast_span(number))(results) for number in range(4))
+            all(contrast(number, "n_pairs")(results) == 10 for number in range(4))
+            and includes_zero(contrast_span(0))(results)
             and min(contrast(number, "high_pp")(results) for number in (1, 3)) > EQUIVALENCE_MARGIN_PP
+            and includes_zero(ends(against("wide_resnet18")))(results)
             and contrast(2, "low_pp")(results) < -EQUIVALENCE_MARGIN_PP
-            and effect(f"wide_resnet18{QUARTER}", "low_pp")(results) < 0
-            and effect(f"wide_resnet18{QUARTER}", "high_pp")(results) > EQUIVALENCE_MARGIN_PP
             and against("half_scale_resnet18")(results)["low_pp"] > 0
         ),
     ),
     (
-        "static gates show no gain (five pairs,",
-        second(
-            lambda results: (
-                effect(STATIC, "n_pairs")(results) == 5
-                and includes_zero(effect_span(STATIC))(results)
-                and within(PUBLISHED_GAIN_PP, effect_span(STATIC))(results)
-            )
-        ),
-    ),
-    (
-        "but neither lead lasts",
+        "Neither lead lasts",
         lambda results: (
             all(
                 loss_change(*where, 1, "high")(results) < 0 for where in (*EQUAL_AT_FULL_WIDTH, ("replication", STATIC))
@@ -581,29 +600,7 @@ CLAIMS = [
         ),
     ),
     (
-        "But reliance is not benefit",
-        second(
-            lambda results: (
-                lesion("shuffled", "low_pp", FULL_AT_PLAIN_RATE)(results)
-                > effect(FULL_AT_PLAIN_RATE, "high_pp")(results)
-            )
-        ),
-    ),
-    (
-        "training loss is lower than with decay or static gates. Accuracy hardly shows it. "
-        "But more gates fade at full width",
-        lambda results: (
-            lesion("shuffled", "low_pp", AGAIN)(results["gates"]) > effect(AGAIN, "high_pp")(results["gates"])
-            and constant_blocks(AGAIN, "gates")(results)[0] == 0
-            and all(
-                rates(AGAIN, other, "gates")(results)["train_loss_high"] < 0
-                and includes_zero(ends(rates(AGAIN, other, "gates")))(results)
-                for other in (DECAYING, FREE_STATIC)
-            )
-        ),
-    ),
-    (
-        "Ten narrow pairs (16 epochs, equal rates) agreed",
+        "Ten exploratory narrow pairs agreed",
         lambda results: (
             effect(FREE_GATES, "n_pairs")(results) == 10
             and effect(FREE_GATES, "low_pp")(results) > 0
@@ -612,28 +609,92 @@ CLAIMS = [
         ),
     ),
     (
-        "no gain is confirmed or refuted.",
+        "The remedy worked: none of these gates fades",
+        lambda results: (
+            constant_blocks(AGAIN, "gates")(results)[0] == 0 < constant_blocks(DECAYING, "gates")(results)[0]
+            and round(swap_cost(AGAIN)(results) / swap_cost(DECAYING)(results)) == 3  # times as much, as is said later
+        ),
+    ),
+    (
+        "But the first test was not passed: such SE differs from the plain network",
         lambda results: (
             of("gates", "primary", "complete")(results)
             and of("gates", "primary", "n_pairs")(results) == 10
-            and includes_zero(of("gates", "primary", "seed_interval_pp"))(results)
-            and includes_zero(ends(rates(AGAIN, DECAYING, "gates")))(results)
-            and constant_blocks(AGAIN, "gates")(results)[0] < constant_blocks(DECAYING, "gates")(results)[0]
+            and of("gates", "primary", "seed_interval_pp", 0)(results) <= 0
         ),
     ),
     (
-        "It also raises SE's training loss",
+        r"\textbf{At full width, skip SE loses}",
+        lambda results: all(
+            comparison(LITERAL)(of(study)(results))["high_pp"] < 0
+            and cell(f"{study}/tables/all_lesions.csv", "low_pp", arm=LITERAL, lesion="other image")(results) < 0
+            for study in ("paper", "replication")
+        ),
+    ),
+    (
+        r"narrow, a fixed half costs \HalfSkipLoss",
         lambda results: (
-            rates("se_resnet18", FULL_AT_PLAIN_RATE, "replication")(results)["train_loss_low"] > 0
-            and effect(NARROW, "train_loss_low")(results) > 0
+            effect(f"half_scale_skip_resnet18{QUARTER}", "high_pp")(results) < 0
+            and effect(f"half_scale_skip_resnet18{QUARTER}")(results) < effect(f"{LITERAL}{QUARTER}")(results)
         ),
     ),
     (
-        r"\textbf{The learning rate outweighed SE after sixteen epochs.}",
-        lambda results: longer("crossed_interval_pp", 1)(results) < 0,
+        "At full width, no confirmatory comparison shows a gain",
+        lambda results: (
+            max(primary("seed_interval_pp", 0)(results), longer("seed_interval_pp", 0)(results)) <= 0
+            and counted(results)["low_pp"] <= 0
+        ),
     ),
     (
-        "one seed set the rates apart. Ten narrow pairs exclude the lead that tuning saw",
+        "But SE at 0.4 is not shown to beat plain at its own rate",
+        lambda results: (
+            includes_zero(effect_span(NARROW))(results)
+            and includes_zero(by_rate_span(LONG_NARROW, PLAIN_LONG_AT_SE_RATE))(results)
+        ),
+    ),
+    (
+        "at equal rates, no change is shown (Holm, exploratory). "
+        "Its calibration error is lower in all six full-width sets",
+        lambda results: (
+            max(calibration(*where, "high")(results) for where in FULL_WIDTH) < 0
+            and len(FULL_WIDTH) == 6
+            and calibration("paper", f"half_scale_resnet18{QUARTER}", "high")(results) < 0
+            and min(table(f"{study}/{RECALL}")["equal_rates_p_holm"].min() for study in ("paper", "replication"))
+            >= 0.05
+            and max(recall("paper", "horse", "p_holm")(results), recall("replication", "cat", "p_holm")(results)) < 0.05
+            and primary("n_pairs")(results) == 10
+        ),
+    ),
+    (
+        "0.39 points are excluded in the planned comparison, in the confirmation and after sixteen epochs, "
+        "though not by the first five pairs at equal rates. "
+        "After eight epochs at equal rates, 0.2 points stay possible.",
+        lambda results: (
+            longer("seed_interval_pp", 1)(results) < PUBLISHED_GAIN_PP
+            and max(counted(results)["high_pp"], second(effect(FULL_AT_PLAIN_RATE, "high_pp"))(results))
+            < PUBLISHED_GAIN_PP
+            <= rates(FULL_AT_PLAIN_RATE, "resnet18")(results)["high_pp"]
+            and counted(results)["high_pp"] > 0.2
+        ),
+    ),
+    (
+        r"costs more (\LongRateLoss{} after sixteen epochs) than SE changes at equal rates.",
+        lambda results: (
+            longer("crossed_interval_pp", 1)(results) < 0
+            and max(map(abs, second(effect_span(FULL_AT_PLAIN_RATE))(results)))
+            < negative(by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE, "replication"))(results)[0]
+        ),
+    ),
+    (
+        "It then costs narrow networks, too, with SE",
+        lambda results: (
+            by_rate_span(LONG_NARROW, LONG_AT_PLAIN_RATE)(results)[1] < 0
+            and by_rate_span(PLAIN_LONG_AT_SE_RATE, PLAIN_LONG)(results)[1] < 0
+            and includes_zero(effect_span(LONG_AT_PLAIN_RATE))(results)
+        ),
+    ),
+    (
+        r"one seed kept plain at 0.2. Ten later narrow pairs exclude the lead of \TunedGain{} points",
         lambda results: (
             abs(
                 tuned("resnet18", 0.4)(results)
@@ -641,39 +702,56 @@ CLAIMS = [
                 - tuned("se_resnet18", 0.4)(results)
             )
             < 0.1
+            and tuned("resnet18", 0.2)(results) < tuned("se_resnet18", 0.4)(results)
             and by_rate_span(NARROW, AT_PLAIN_RATE)(results)[1] < tuning_lead(results)
             and effect(LONG_NARROW, "high_pp")(results) < 0
         ),
     ),
     (
-        "At full width, 0.39 points are excluded at tuned rates, "
-        "and at equal rates by the confirmation and after sixteen epochs.",
+        "Of nine exploratory comparisons of SE with the plain network at equal rates, four intervals lie above zero, "
+        "but just one when crossed.",
         lambda results: (
-            longer("seed_interval_pp", 1)(results) < PUBLISHED_GAIN_PP
-            and max(counted(results)["high_pp"], second(effect(FULL_AT_PLAIN_RATE, "high_pp"))(results))
-            < PUBLISHED_GAIN_PP
-        ),
-    ),
-    (
-        r"after eight epochs, all estimates are positive, but at full width the first (+\FullPlainGain) shrank with "
-        r"new seeds (\Fresh); after sixteen, with gate decay, they are near zero, and after 32 positive. Of standard "
-        r"SE's eleven intervals at equal rates in Table~\ref{tab:arms}, four lie above zero, crossed only one.",
-        lambda results: (
-            [sum(row[end] > 0 for row in at_equal_rates_of_table_1(results)) for end in ("low_pp", "crossed_low")]
+            [sum(row[end] > 0 for row in exploring_at_equal_rates(results)) for end in ("low_pp", "crossed_low")]
             == [4, 1]
-            and len(at_equal_rates_of_table_1(results)) == 11
-            and min(effect(AT_PLAIN_RATE)(results), by_rate(NARROW, PLAIN_AT_SE_RATE)(results)) > 0
-            and counted(results)["difference_pp"] > 0
-            and 0 < second(effect(FRESH))(results) < effect(FULL_AT_PLAIN_RATE)(results)
-            and effect(LONGEST_AT_PLAIN_RATE)(results) > 0
-            and max(abs(find(results)) for find in after_16_epochs) < 0.1
-            and effect_span(FULL_AT_PLAIN_RATE)(results)[0] > 0
+            and len(exploring_at_equal_rates(results)) == 9
+            and effect(FULL_AT_PLAIN_RATE, "low_pp")(results) > 0
         ),
     ),
-    ("The trend over width is open", lambda results: trend("p_holm")(results) >= 0.05),
     (
-        "The planned trend over epochs, narrow at tuned rates, falls",
-        lambda results: trend("high_pp", EPOCHS)(results) < 0 and trend("p_holm", EPOCHS)(results) < 0.05,
+        "Only the last excludes zero",
+        lambda results: (
+            [row["low_pp"] <= 0 <= row["high_pp"] for row in confirmations(results)] == [True, True, False]
+            and 0 < p_value(comparison(REPEATED)(results)) < 0.05
+            and row_of(TOGETHER)["low_pp"] > 0
+        ),
+    ),
+    (
+        "swapped gates cost points, but networks trained without gates, or with gates that never see the image, "
+        "are, but for that one case, not confirmed to be worse.",
+        lambda results: (
+            min(
+                lesion("shuffled", "low_pp")(results), second(lesion("shuffled", "low_pp", FULL_AT_PLAIN_RATE))(results)
+            )
+            > 0
+        ),
+    ),
+    (
+        "At equal rates, no trend shows",
+        lambda results: (
+            second(effect(FRESH))(results) > second(effect(FULL_AT_PLAIN_RATE))(results)
+            and effect(LONGEST_AT_PLAIN_RATE)(results) > effect(LONG_AT_PLAIN_RATE)(results)
+        ),
+    ),
+    (
+        "Most controls and tests of gate decay are narrow, where fewer gates fade.",
+        lambda results: (
+            constant_blocks(FULL_AT_PLAIN_RATE, "replication")(results)[0]  # of fewer blocks in all
+            > max(constant_blocks(*where)(results)[0] for where in ((LONG_AT_PLAIN_RATE,), (DECAYING, "gates")))
+        ),
+    ),
+    (
+        r"Pairing hardly helped (SD \DifferenceSD; unpaired \UnpairedSD).",
+        lambda results: primary("sd_difference_pp")(results) > 0.9 * unpaired_sd(results),
     ),
     (
         "On the 50,000 official training images, we use SGD",

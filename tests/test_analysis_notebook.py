@@ -119,7 +119,7 @@ def test_what_the_notebook_computes_is_what_results_json_holds_and_the_same_byte
     low, high = primary["seed_interval_pp"]
     assert f"{low:+.2f} to {high:+.2f}".replace("-", "−") in shown
     first, results = contents(folder), (folder / "results.json").read_bytes()
-    assert {"trends.csv", "contrasts.csv", "settings_and_gates.pdf", "gates.csv", "runs.png"} <= set(first)
+    assert {"trends.csv", "contrasts.csv", "settings_and_lesions.pdf", "gates.csv", "runs.png"} <= set(first)
     assert "nan" not in shown.lower() and "None" not in shown
     execute(str(tmp_path / "small.yaml"))
     assert contents(folder) == first and (folder / "results.json").read_bytes() == results

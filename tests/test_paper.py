@@ -16,7 +16,10 @@ CLAIMS = runpy.run_path(str(REPORT / "claims.py"))["CLAIMS"]
 QUARTER, RATE = "__quarter_width", "se_resnet18__quarter_width_plain_rate"
 NARROW, HALF_SKIP = f"se_resnet18{QUARTER}", f"half_scale_skip_resnet18{QUARTER}"
 LOST = {"block": "all", "drop_pp": 1.0, "low_pp": 0.5, "high_pp": 1.5}
-LESIONS = [LOST | {"arm": "se_resnet18", "lesion": lesion} for lesion in ("mean", "shuffled")]
+LESIONS = [
+    LOST | {"arm": "se_resnet18", "lesion": lesion, "high_pp": high}
+    for lesion, high in (("mean", 0.4), ("shuffled", 1.5))
+]
 LESIONS_AGAIN = [LESIONS[1] | {"low_pp": 0.8}, LESIONS[1] | {"arm": "se_resnet18__plain_rate", "high_pp": 0.6}]
 AROUND = {"low_pp": -0.3, "high_pp": 0.3, "train_loss_difference": 0.01}
 AROUND |= {"train_loss_low": -0.01, "train_loss_high": 0.03}
@@ -55,19 +58,21 @@ EFFECTS |= {
     f"{NARROW}_16_epochs_plain_rate": {},
     f"{NARROW}_32_epochs": BELOW,
     f"{NARROW}_32_epochs_plain_rate": {"difference_pp": 0.2, "low_pp": 0.1, "n_pairs": 5},
-    f"{NARROW}_16_epochs_free_gates": {"low_pp": 0.01, "n_pairs": 10, "epochs": 16},
+    f"{NARROW}_16_epochs_free_gates": {"difference_pp": 0.2, "low_pp": 0.01, "n_pairs": 10, "epochs": 16},
     "se_resnet18__plain_rate": EQUAL,
     f"half_scale_resnet18{QUARTER}": {},
+    f"se_resnet18{QUARTER}_se_rate": {"n_pairs": 10, "difference_pp": 0.3, "low_pp": 0.05, "high_pp": 0.55},
 }
 ROWS = [{"arm": arm, **AROUND, **values} for arm, values in EFFECTS.items()]
 AGAIN = dict.fromkeys(("se_resnet18__8_epochs", "se_resnet18__8_epochs_plain_rate", "se_resnet18__plain_rate"), AROUND)
-AGAIN = [{"arm": arm, **row} for arm, row in (AGAIN | {"se_resnet18": AROUND | BELOW}).items()]
+AGAIN |= {"se_resnet18": AROUND | BELOW, "se_resnet18__8_epochs_plain_rate": AROUND | {"difference_pp": 0.09}}
+AGAIN = [{"arm": arm, **row} for arm, row in AGAIN.items()]
 AGAIN += [
     {"arm": "se_skip_resnet18", **AROUND, **BELOW, "epochs": 16},
     {"arm": "static_gate_resnet18", **AROUND, "n_pairs": 5},
 ]
 PLAIN = ["resnet18" + variant for variant in ("", "__8_epochs", QUARTER, f"{QUARTER}_se_rate", f"{QUARTER}_32_epochs")]
-ARMS = {arm: dict.fromkeys(NAMES, 0.5) for arm in (*PLAIN, *EFFECTS)}
+ARMS = {arm: dict.fromkeys(NAMES, 0.5) | {"test_accuracy_sd": 0.0018} for arm in (*PLAIN, *EFFECTS)}
 GATES = {"arm": "se_resnet18", "n_runs": 10, "n_constant": 5}
 GATES = [GATES | {"block": f"block{number}", "sd_images": 0.001} for number in range(1, 9)]
 AT_PLAIN_RATE = [row | {"arm": "se_resnet18__plain_rate", "n_constant": 6} for row in GATES]
@@ -75,7 +80,7 @@ NARROW_GATES = [row | {"arm": f"{NARROW}_16_epochs_plain_rate"} for row in GATES
 NARROW_GATES += [row | {"arm": f"{NARROW}_16_epochs_free_gates", "n_constant": 0} for row in GATES]
 SECOND = {"primary": LONGER, "arms": ARMS, "effects": AGAIN, "gate_table": GATES + AT_PLAIN_RATE}
 WIDTH = {"trend": "full − quarter width", "estimate_pp": -0.1, "p_holm": 0.9}
-DONE = dict.fromkeys(("tuning", "primary", "plain_rate"), 20)
+DONE = dict.fromkeys(("tuning", "primary", "plain_rate", "se_rate_again"), 20)
 RESULTS = {  # as compare.summary gives them
     "data_source": "cifar10",
     "data_fingerprint": OFFICIAL_FINGERPRINT,
@@ -85,7 +90,7 @@ RESULTS = {  # as compare.summary gives them
     "arms": ARMS,
     "effects": ROWS,
     "contrasts": [
-        AROUND | {"p_holm": 0.5, "low_pp": low, "high_pp": high}
+        AROUND | {"p_holm": 0.5, "n_pairs": 10, "low_pp": low, "high_pp": high}
         for low, high in ((-0.1, 0.2), (-0.1, 0.45), (-0.3, 0.2), (-0.1, 0.3))
     ],
     "trends": [
@@ -99,7 +104,7 @@ RESULTS = {  # as compare.summary gives them
         "primary": {"complete": True, "n_pairs": 10, "difference_pp": 0.15, "seed_interval_pp": [-0.1, 0.2]},
         "effects": [AROUND | {"arm": arm} for arm in ("free_se_resnet18", "se_resnet18")],
         "gate_table": [GATES[0], GATES[0] | {"arm": "free_se_resnet18", "n_constant": 0}],
-        "lesion_table": [LESIONS[1], LESIONS[1] | {"arm": "free_se_resnet18"}],
+        "lesion_table": [LESIONS[1], LESIONS[1] | {"arm": "free_se_resnet18", "drop_pp": 3.0}],
     },
     "replication": SECOND
     | {
@@ -296,20 +301,23 @@ def test_the_readme_recomputes_the_difference_from_the_logits_and_names_it(monke
     rows, again = ({row["arm"]: row for row in each["effects"]} for each in (results, second))
     gates = read_json(ROOT / "outputs" / "gates" / "results.json")["effects"]
     (repeated,) = (row for row in gates if row["arm"] == "free_se_resnet18")
-    paper, counts = numbers_of(REPORT), {5: "five", 7: "seven", 9: "nine"}
+    paper = numbers_of(REPORT)
     test = "{Counted} ({CountedInterval})".format(**paper).replace("$-$", "−")
     gain = "{FullPlainGain} points ({FullPlainInterval})".format(**paper).replace("$-$", "−")
     longer = again["se_resnet18__plain_rate"]
     ends = "{:+.2f} to {:+.2f}".format(*results["primary"]["seed_interval_pp"]).replace("-", "−")
     for text in (
         f"95 % interval {ends})",
+        cell(
+            rows["se_resnet18__quarter_width_se_rate"], "at SE's rate gained {:.2f} ({:+.2f} to {:+.2f}; ten new pairs)"
+        ),
         cell(repeated, "differ by {:+.2f} ({:+.2f} to {:+.2f}; ten new pairs, [fixed beforehand]"),
         f"lose {-rows['se_skip_resnet18']['difference_pp']:.2f} points (sixteen: "
         f"{-again['se_skip_resnet18']['difference_pp']:.2f})",
         f"ten pairs lose {-second['primary']['difference_pp']:.2f} points",
-        f"{counts[int(paper['FullPlainPairs'])]} pairs gained {gain} after eight",
-        f"{counts[int(paper['CountedPairs'])]} new pairs, {test}",
-        f"{counts[longer['n_pairs']]} pairs after sixteen {cell(longer)})",
+        f"{paper['FullPlainPairs']} pairs gained {gain} after eight",
+        f"{paper['CountedPairs']} new pairs, {test}",
+        f"{paper['LongEqualPairs']} pairs after sixteen {cell(longer)})",
     ):
         assert text in " ".join(readme.split())
     for arm in ("resnet18", "se_resnet18"):

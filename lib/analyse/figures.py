@@ -111,7 +111,7 @@ def forest(panels, reference=None):
     panels: {title: table}, on one scale. A table has comparison (a name), difference_pp (NaN: a heading), and, where
     known, high_pp, crossed_high (upper ends; the second is thin) and color. reference: where to draw a dotted line.
     """
-    size = {"figsize": (PAGE, 0.105 * max(map(len, panels.values())) + 0.4), "layout": "constrained"}
+    size = {"figsize": (PAGE, 0.1 * max(map(len, panels.values())) + 0.45), "layout": "constrained"}
     figure, axes = plt.subplots(1, len(panels), **size, squeeze=False)
     for axis, (title, table) in zip(axes.flat, panels.items(), strict=True):
         mark_zero(axis, reference=reference)
@@ -151,7 +151,7 @@ def confusion_matrices(panels, classes):
     Columns have the order of the rows. The colours of a plain matrix leave out its diagonal, so that errors show. In a
     diverging one, orange is better and purple worse. Percentages that round to zero, and changes below 0.3, are blank.
     """
-    size = {"figsize": (PAGE, 1.38), "width_ratios": (1, 1.2)} if len(panels) > 1 else {"figsize": (COLUMN, 2.4)}
+    size = {"figsize": (PAGE, 1.4), "width_ratios": (1, 1.2)} if len(panels) > 1 else {"figsize": (COLUMN, 2.4)}
     figure, axes = plt.subplots(1, len(panels), **size, squeeze=False, layout="constrained")
     for axis, (title, matrix, diverging) in zip(axes.flat, panels, strict=True):
         shade = matrix * np.where(np.eye(len(classes)), diverging, 1 - 2 * diverging)
