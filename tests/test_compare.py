@@ -247,7 +247,7 @@ def test_a_cell_counts_from_five_pairs_and_a_trend_from_two_cells(small):
 
 def test_effects_hold_every_arm_against_the_baseline_of_its_variant(paper):
     table = compare.effects(paper, load_runs(paper)).set_index(["stage", "arm"])
-    assert len(table) == 19 and not any(name.startswith("p_") for name in table)
+    assert len(table) == 21 and not any(name.startswith("p_") for name in table)
     row = table.loc[("controls", STATIC)]
     assert (row["baseline"], row["n_pairs"], row["width"]) == (NARROW, 10, 0.25)
     assert table.loc[("narrow", NARROW_SE), "n_pairs"] == 20
