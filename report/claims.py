@@ -713,7 +713,7 @@ CLAIMS = [
         ),
     ),
     (
-        r"So 0.4 seems too high for both: after sixteen narrow epochs, it costs SE \NarrowLongRateLoss{} and plain",
+        r"After sixteen narrow epochs, 0.4 costs both networks: SE \NarrowLongRateLoss{} and plain",
         lambda results: (
             max(
                 by_rate_span(*both)(results)[1]
