@@ -27,6 +27,7 @@ LONGEST_AT_PLAIN_RATE = f"se_resnet18{QUARTER}_32_epochs_plain_rate"
 STATIC = "static_gate_resnet18"
 TOGETHER, RECALL = "paper/tables/together.csv", "tables/recall_by_class.csv"
 EQUAL_AT_FULL_WIDTH = ("paper", FULL_AT_PLAIN_RATE), ("replication", FRESH), ("replication", FULL_AT_PLAIN_RATE)
+CALIBRATED = *EQUAL_AT_FULL_WIDTH, ("paper", f"half_scale_resnet18{QUARTER}")  # better than the plain network
 # of the study gates, against resnet18
 AGAIN, DECAYING = "free_se_resnet18", "se_resnet18"
 FREE_GATES = f"se_resnet18{QUARTER}_16_epochs_free_gates"
@@ -185,6 +186,11 @@ def swap_cost(arm):
     return of_gates(lesion("shuffled", arm=arm))
 
 
+def swapped_skips(study, column):
+    """Function of the results: a column of what swapped gates of skip SE cost."""
+    return cell(f"{study}/tables/all_lesions.csv", column, arm=LITERAL, lesion="other image")
+
+
 def constant_blocks(arm, study="paper", numbers="12345678"):
     """Function of the results: how many blocks of all runs have the same gates for every image, and of how many."""
 
@@ -225,9 +231,9 @@ def recall(study, name, column="difference_pp"):
     return cell(f"{study}/{RECALL}", column, **{"class": name})
 
 
-def calibration(arm, column="change"):
+def calibration(study, arm, column="change"):
     """Function of the results: a column of the comparison of an arm's calibration error with its baseline's."""
-    return cell("paper/tables/calibration_by_arm.csv", column, arm=arm)
+    return cell(f"{study}/tables/calibration_by_arm.csv", column, arm=arm)
 
 
 def rates(*path):
@@ -369,14 +375,12 @@ NUMBERS = {
     "Difference": ("{:+.2f}", primary("difference_pp")),
     "SeedInterval": (SPAN, primary("seed_interval_pp")),
     "CrossedInterval": (SPAN, primary("crossed_interval_pp")),
-    "FiveDifference": ("{:+.2f}", primary("by_kind", 0, "difference_pp")),
-    "GPUDifference": ("{:+.2f}", primary("by_kind", 1, "difference_pp")),
     "BrierP": ("{0[p_value]:.2f}", primary("brier")),
     "Horse": ("{:+.1f}", recall("paper", "horse")),
+    "CatEqual": ("{:+.1f}", recall("replication", "cat", "equal_rates_pp")),
     "Cat": ("{:+.1f}", recall("replication", "cat")),
     "FlipP": ("{:.2f}", primary("sign_flip_p")),
     "TostP": ("{:.3f}", primary("tost_p")),
-    "Short": ("{:+.2f}", second(effect(SHORT))),
     "PlainAccuracy": ("{:.2f}", percent(mean_accuracy("resnet18"))),
     "SEAccuracy": ("{:.2f}", percent(mean_accuracy("se_resnet18"))),
     "DifferenceSD": ("{:.2f}", primary("sd_difference_pp")),
@@ -388,43 +392,30 @@ NUMBERS = {
     "FullPlainPairs": ("{}", in_words(effect(FULL_AT_PLAIN_RATE, "n_pairs"))),
     "FullPlainGain": ("{:.2f}", effect(FULL_AT_PLAIN_RATE)),
     "FullPlainInterval": (SPAN, effect_span(FULL_AT_PLAIN_RATE)),
-    "FullRateInterval": (BARE, negative(by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE))),
-    "FullRateLoss": ("{:.2f}", negative(by_rate("se_resnet18", FULL_AT_PLAIN_RATE))),
     "Counted": ("{0[difference_pp]:+.2f}", counted),
     "CountedPairs": ("{}", in_words(lambda results: counted(results)["n_pairs"])),
     "CountedInterval": (SPAN, ends(counted)),
-    "FreshRateLoss": ("{:.2f}", negative(by_rate(SHORT, FRESH, "replication"))),
-    "FreshRateInterval": (SPAN, negative(by_rate_span(SHORT, FRESH, "replication"))),
     "Fresh": ("{:+.2f}", second(effect(FRESH))),
     "FreshInterval": (SPAN, second(effect_span(FRESH))),
     "NarrowRate": ("{:+.2f}", by_rate(NARROW, AT_PLAIN_RATE)),
-    "PlainRate": ("{:+.2f}", by_rate(PLAIN_AT_SE_RATE, f"resnet18{QUARTER}")),
-    "NarrowRateInterval": (SPAN, by_rate_span(NARROW, AT_PLAIN_RATE)),
     "LongerLoss": ("{:.2f}", negative(longer("difference_pp"))),
     "LongEqual": ("{:+.2f}", second(effect(FULL_AT_PLAIN_RATE))),
     "LongEqualPairs": ("{}", in_words(second(effect(FULL_AT_PLAIN_RATE, "n_pairs")))),
     "LongEqualInterval": (SPAN, second(effect_span(FULL_AT_PLAIN_RATE))),
     "LongRateLoss": ("{:.2f}", negative(by_rate("se_resnet18", FULL_AT_PLAIN_RATE, "replication"))),
-    "LongRateInterval": (BARE, negative(by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE, "replication"))),
     "NarrowLongHigh": ("{:+.2f}", by_rate(LONG_NARROW, PLAIN_LONG_AT_SE_RATE)),
-    "LongestEqual": ("{:.2f}", effect(LONGEST_AT_PLAIN_RATE)),
     "NarrowHigh": ("{:.2f}", by_rate(NARROW, PLAIN_AT_SE_RATE)),
     "HighAgain": ("{:+.2f}", effect(REPEATED)),
-    "HighAgainPairs": ("{}", in_words(effect(REPEATED, "n_pairs"))),
     "AgainP": ("{:.3f}", cell(TOGETHER, "p_value", comparison="rate of SE")),
     "AgainHolm": ("{:.2f}", cell(TOGETHER, "p_holm", comparison="rate of SE")),
     "More": (CELL, comparison(MORE)),
+    "MoreGain": ("{:+.2f}", effect(MORE)),
     "AllHigh": (CELL, lambda results: row_of(TOGETHER, comparison="rate of SE, all")),
     "NarrowLongHighInterval": (SPAN, by_rate_span(LONG_NARROW, PLAIN_LONG_AT_SE_RATE)),
     "NarrowTuned": ("{:+.2f}", effect(NARROW)),
-    "NarrowTunedInterval": (SPAN, effect_span(NARROW)),
     "HighAgainInterval": (SPAN, effect_span(REPEATED)),
-    "NarrowLongRateLoss": ("{:.2f}", negative(by_rate(LONG_NARROW, LONG_AT_PLAIN_RATE))),
-    "PlainLongLoss": ("{:.2f}", negative(by_rate(PLAIN_LONG_AT_SE_RATE, PLAIN_LONG))),
-    "NarrowEqual": ("{:+.2f}", effect(AT_PLAIN_RATE)),
-    "NarrowLongEqual": ("{:+.2f}", effect(LONG_AT_PLAIN_RATE)),
     # the skip path
-    "NarrowSkip": ("{0[difference_pp]:+.2f}, {0[low_pp]:+.2f} to {0[high_pp]:+.2f}", comparison(f"{LITERAL}{QUARTER}")),
+    "NarrowSkip": ("{:+.2f}", effect(f"{LITERAL}{QUARTER}")),
     "LiteralLoss": ("{:.2f}", negative(effect(LITERAL))),
     "LongSkipLoss": ("{:.2f}", negative(second(effect(LITERAL)))),
     "HalfSkipLoss": ("{:.2f}", negative(effect(f"half_scale_skip_resnet18{QUARTER}"))),
@@ -445,6 +436,18 @@ NUMBERS = {
     "RowAgain": (ROW, row(AGAIN, "gates")),
     "RowSkip": (ROW, row(LITERAL)),
     "RowLongSkip": (ROW, row(LITERAL, "replication")),
+    **{
+        f"Rate{name}": (CELL + ", {0[n_pairs]} pairs", rates(*both))
+        for name, both in {
+            "SE": ("se_resnet18", FULL_AT_PLAIN_RATE),
+            "FreshSE": (SHORT, FRESH, "replication"),
+            "LongSE": ("se_resnet18", FULL_AT_PLAIN_RATE, "replication"),
+            "NarrowSE": (NARROW, AT_PLAIN_RATE),
+            "NarrowPlain": (PLAIN_AT_SE_RATE, f"resnet18{QUARTER}"),
+            "NarrowLongSE": (LONG_NARROW, LONG_AT_PLAIN_RATE),
+            "NarrowLongPlain": (PLAIN_LONG_AT_SE_RATE, PLAIN_LONG),
+        }.items()
+    },
     # table 2, and what gates do
     **{
         f"Contrast{name}": (CELL, contrast_cell(number))
@@ -455,25 +458,27 @@ NUMBERS = {
     "AgainstHalf": (CELL, against("half_scale_resnet18")),
     "StaticHigh": (CELL, compared("explanations", MORE, STATIC_MORE)),
     "StaticPlainHigh": (CELL, compared("explanations", STATIC_MORE, PLAIN_MORE)),
-    "FullStatic": (CELL, compared("explanations", FULL_AT_PLAIN_RATE, STATIC, "replication")),
+    "FullStatic": (
+        CELL[:-1] + ", {0[n_pairs]} pairs)",
+        compared("explanations", FULL_AT_PLAIN_RATE, STATIC, "replication"),
+    ),
     "StaticLead": ("{:.2f}", negative(loss_change("replication", STATIC, 1))),
     "FirstLead": ("{0[0]:.2f} to {0[2]:.2f}", early_leads),
     "LesionShuffled": ("{:.1f}", lesion("shuffled")),
+    "LesionFixed": ("{:.1f}", lesion("mean")),
+    "FixedLongEqual": ("{:.1f}", second(lesion("mean", arm=FULL_AT_PLAIN_RATE))),
     "LesionLongEqual": ("{:.1f}", second(lesion("shuffled", arm=FULL_AT_PLAIN_RATE))),
-    "LesionLongInterval": ("{0[0]:.1f} to {0[1]:.1f}", second(lesion_span("shuffled", FULL_AT_PLAIN_RATE))),
     "ConstantPrimary": (SHARE, constant_blocks("se_resnet18")),
     "ConstantFull": (SHARE, constant_blocks(FULL_AT_PLAIN_RATE)),
     "ConstantEqual": (SHARE, constant_blocks(FULL_AT_PLAIN_RATE, "replication")),
-    "FreeChange": (CELL, rates(FREE_GATES, LONG_AT_PLAIN_RATE)),
-    "ConstantAgainDecay": (SHARE, constant_blocks(DECAYING, "gates")),
+    "FreeChangeOnly": ("{:+.2f}", by_rate(FREE_GATES, LONG_AT_PLAIN_RATE)),
     "AgainSwap": ("{:.1f}", swap_cost(AGAIN)),
     "AgainDecaySwap": ("{:.1f}", swap_cost(DECAYING)),
     "FreeGain": ("{:.2f}", effect(FREE_GATES)),
     "AgainGainOnly": ("{:+.2f}", of_gates(effect(AGAIN))),
-    "AgainGain": (CELL, of_gates(comparison(AGAIN))),
-    "Together": (CELL, lambda results: row_of(TOGETHER, comparison="together")),
-    "AgainStaticOnly": ("{:+.2f}", by_rate(AGAIN, "free_static_gate_resnet18", "gates")),
     "AgainChangeOnly": ("{:+.2f}", by_rate(AGAIN, DECAYING, "gates")),
+    "TogetherPairs": ("{}", cell(TOGETHER, "n_pairs", comparison="together")),
+    "Together": (CELL, lambda results: row_of(TOGETHER, comparison="together")),
     # what it costs, and trends
     "PlainParameters": ("{:.2f}", parameters("resnet18")),
     "SEParameters": ("{:.2f}", parameters("se_resnet18")),
@@ -482,7 +487,6 @@ NUMBERS = {
     "NextHours": ("{:.0f}", next_hours),
     "TimeGain": ("{:.1f}", gain_in_the_same_time(H100)),
     "TimeGainCPU": ("{:.1f}", gain_in_the_same_time("amd-epyc")),
-    "PlainLongAccuracy": ("{:.1f}", percent(of("replication", "arms", "resnet18", MEAN))),
     "MoreTime": ("{:.0%}", more_time(H100)),
     "WidthTrend": ("{:+.2f}", trend("estimate_pp")),
     "WidthTrendInterval": (SPAN, trend_span()),
@@ -512,11 +516,11 @@ CLAIMS = [
         lambda results: primary("excludes_published_gain")(results) and primary("complete")(results),
     ),
     (
-        r"The crossed interval (\CrossedInterval)",
+        r"The crossed interval (\CrossedInterval), sign flips",
         lambda results: 0 < primary("crossed_interval_pp", 1)(results) < PUBLISHED_GAIN_PP,
     ),
     (
-        r"agrees, as do sign flips ($p=\FlipP$), nine new pairs (\Short) and both machines",
+        r"($p=\FlipP$), nine new pairs",
         lambda results: (
             primary("sign_flip_p")(results) >= 0.05
             and second(effect(SHORT, "n_pairs"))(results) == 9
@@ -525,17 +529,20 @@ CLAIMS = [
         ),
     ),
     (
-        r"(CPU \FiveDifference, H100 \GPUDifference)",
+        "and both machines agree.",
         lambda results: (
             [(row["kind"][:3], row["n_pairs"]) for row in primary("by_kind")(results)] == [("AMD", 5), ("NVI", 5)]
+            and all(
+                row["seed_interval_pp"][0] <= 0 <= row["seed_interval_pp"][1] for row in primary("by_kind")(results)
+            )
         ),
     ),
     (
-        r"The Brier score shows no difference ($p=\BrierP$), nor is equality within 0.25 points shown ($p=\TostP$).",
+        "Neither a Brier difference nor equality within 0.25 shows",
         lambda results: primary("tost_p")(results) >= 0.05 and includes_zero(primary("brier", "interval"))(results),
     ),
     (
-        "The plain network got 0.2. SE got 0.4, the highest rate,",
+        "The plain network got 0.2. SE got the highest rate, 0.4,",
         lambda results: (
             results["winners"] == {"resnet18": {"learning_rate": 0.2}, "se_resnet18": {"learning_rate": 0.4}}
         ),
@@ -557,19 +564,21 @@ CLAIMS = [
         lambda results: (longer("difference_pp")(results) < 0, longer("sign_flip_p")(results)) == (True, 2**-9),
     ),
     (
-        "The rate alone costs SE",
+        r"The rate alone costs SE \LongRateLoss, and it costs narrow plain networks, too",
         lambda results: (
             longer("complete")(results)
             and by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE, "replication")(results)[1] < 0
+            and by_rate_span(PLAIN_LONG_AT_SE_RATE, PLAIN_LONG)(results)[1] < 0
+            and includes_zero(effect_span(LONG_AT_PLAIN_RATE))(results)
         ),
     ),
-    ("Whether narrow networks gain more is open", lambda results: trend("p_holm")(results) >= 0.05),
+    ("Width shows no effect at tuned rates", lambda results: trend("p_holm")(results) >= 0.05),
     (
         "In narrow networks, the tuned difference falls by",
         lambda results: trend("high_pp", EPOCHS)(results) < 0 and trend("p_holm", EPOCHS)(results) < 0.05,
     ),
     (
-        "At 0.2, no such fall shows",
+        "At 0.2, no such fall shows.",
         lambda results: (
             effect(LONGEST_AT_PLAIN_RATE, "n_pairs")(results) == 5
             and effect(LONGEST_AT_PLAIN_RATE)(results) >= effect(AT_PLAIN_RATE)(results)
@@ -577,7 +586,7 @@ CLAIMS = [
         ),
     ),
     (
-        r"In \HighAgainPairs{} new pairs, the planned test is passed:",
+        "Ten new pairs pass the planned test:",
         lambda results: (
             min(by_rate_span(NARROW, PLAIN_AT_SE_RATE)(results)[0], effect(REPEATED, "low_pp")(results)) > 0
             and rates(REPEATED, PLAIN_AT_SE_RATE)(results)["crossed_low"] > 0  # "crossed alike"
@@ -593,7 +602,7 @@ CLAIMS = [
         ),
     ),
     (  # and its verdicts
-        "Explanations (narrow, eight epochs; ten pairs, eight at 0.4). First four at 0.2: planned.",
+        "Explanations (narrow, eight epochs; ten pairs, eight at 0.4).",
         lambda results: (
             [contrast(number, "n_pairs")(results) for number in range(4)] == [10] * 4
             and effect(MORE, "n_pairs")(results) == 8
@@ -606,7 +615,7 @@ CLAIMS = [
         ),
     ),
     (
-        "Neither lead lasts",
+        "Neither lasts.",
         lambda results: (
             all(
                 loss_change(*where, 1, "high")(results) < 0 for where in (*EQUAL_AT_FULL_WIDTH, ("replication", STATIC))
@@ -616,10 +625,11 @@ CLAIMS = [
                 for study, arm in EQUAL_AT_FULL_WIDTH
             )
             and second(effect(STATIC, "train_loss_difference"))(results) > 0
+            and loss_change("replication", STATIC, 1)(results) < -early_leads(results)[-1] / 2  # "most of which"
         ),
     ),
     (
-        "In ten exploratory narrow pairs, they beat SE with decay by",
+        "Exploring, they beat SE with decay by",
         lambda results: (
             effect(FREE_GATES, "n_pairs")(results) == 10
             and effect(FREE_GATES, "low_pp")(results) > 0
@@ -628,14 +638,14 @@ CLAIMS = [
         ),
     ),
     (
-        "again none fades",
+        "None of these fades (narrow); swaps cost",
         lambda results: (
             constant_blocks(AGAIN, "gates")(results)[0] == 0 < constant_blocks(DECAYING, "gates")(results)[0]
-            and round(swap_cost(AGAIN)(results) / swap_cost(DECAYING)(results)) == 3  # times as much, as is said later
+            and swap_cost(AGAIN)(results) > swap_cost(DECAYING)(results)
         ),
     ),
     (
-        "But the planned test is not passed: they differ from plain by",
+        "ten new pairs show neither this",
         lambda results: (
             of("gates", "primary", "complete")(results)
             and of("gates", "primary", "n_pairs")(results) == 10
@@ -656,19 +666,25 @@ CLAIMS = [
         ),
     ),
     (
-        "Swapped singly, only blocks 1 to 3 are shown to cost points",
+        "Singly, only blocks 1 to 3 show a cost",
         lambda results: costly_blocks(results) == ["1", "2", "3"],
     ),
     (
         r"untuned SE loses \LiteralLoss{} points at full width, and \LongSkipLoss{} after sixteen epochs (narrow:",
         lambda results: all(
-            comparison(LITERAL)(of(study)(results))["high_pp"] < 0
-            and cell(f"{study}/tables/all_lesions.csv", "low_pp", arm=LITERAL, lesion="other image")(results) < 0
-            for study in ("paper", "replication")
+            comparison(LITERAL)(of(study)(results))["high_pp"] < 0 for study in ("paper", "replication")
         ),
     ),
     (
-        r"narrow, a fixed half costs \HalfSkipLoss",
+        "Swaps of its gates show no cost, after sixteen epochs even a gain,",
+        lambda results: (
+            swapped_skips("paper", "low_pp")(results) < 0
+            and swapped_skips("replication", "high_pp")(results) < 0
+            and second(effect(LITERAL, "epochs"))(results) == 16
+        ),
+    ),
+    (
+        r"A fixed half harms, too: it costs narrow networks \HalfSkipLoss",
         lambda results: (
             effect(f"half_scale_skip_resnet18{QUARTER}", "high_pp")(results) < 0
             and effect(f"half_scale_skip_resnet18{QUARTER}")(results) < effect(f"{LITERAL}{QUARTER}")(results)
@@ -682,50 +698,46 @@ CLAIMS = [
         ),
     ),
     (
-        "is fragile: it is not shown after sixteen epochs and, in other seeds, leaves SE near plain",
+        "is fragile: it is not shown after sixteen epochs, and SE at 0.4 is not shown to beat plain at 0.2",
         lambda results: (
             includes_zero(effect_span(NARROW))(results)
             and includes_zero(by_rate_span(LONG_NARROW, PLAIN_LONG_AT_SE_RATE))(results)
         ),
     ),
     (
-        "at equal rates, no change is shown (Holm, unplanned), so none is shown to come from gates. "
-        r"In Figure~\ref{fig:confusion}, SE changes the main confusion, of cats and dogs, by at most 0.4. "
-        "At full width, SE's calibration error is lower, but so is narrow half scale's.",
+        r"by \Cat{} on cats, the hardest class (Holm, unplanned). At equal rates, cats then change by \CatEqual, "
+        "and no class is shown to change. So the rate, rather than the gates, may explain the losses. "
+        r"In Figure~\ref{fig:confusion}, the main confusion, of cats and dogs, changes by at most 4 of 1,000.",
         lambda results: (
-            max(calibration(arm, "high")(results) for arm in ("se_resnet18", f"half_scale_resnet18{QUARTER}")) < 0
-            and max(abs(row_of("paper/tables/confusion_change.csv", true=one)[other]) for one, other in CAT_AND_DOG)
-            < 0.45
+            max(abs(row_of("paper/tables/confusion_change.csv", true=one)[other]) for one, other in CAT_AND_DOG) < 4.5
             and min(table(f"{study}/{RECALL}")["equal_rates_p_holm"].min() for study in ("paper", "replication"))
             >= 0.05
             and max(recall("paper", "horse", "p_holm")(results), recall("replication", "cat", "p_holm")(results)) < 0.05
+            and recall("replication", "cat", "baseline")(results) == table(f"replication/{RECALL}")["baseline"].min()
             and primary("n_pairs")(results) == 10
         ),
     ),
     (
+        "At full width and equal rates, SE lowers the calibration error by 0.003 in all three sets; so does half",
+        lambda results: (
+            effect(FULL_AT_PLAIN_RATE, "n_pairs")(results) == 5
+            and max(calibration(*where, "high")(results) for where in CALIBRATED) < 0
+            and {round(calibration(*where)(results), 3) for where in CALIBRATED} == {-0.003}
+        ),
+    ),
+    (
         "The planned comparison, the confirmation and, exploring, sixteen epochs exclude 0.39 points "
-        "(the first five pairs do not); at equal rates, 0.2 stays possible after eight.",
+        "(the first five pairs do not); at equal rates, 0.25 stays possible after eight.",
         lambda results: (
             longer("seed_interval_pp", 1)(results) < PUBLISHED_GAIN_PP
             and max(counted(results)["high_pp"], second(effect(FULL_AT_PLAIN_RATE, "high_pp"))(results))
             < PUBLISHED_GAIN_PP
             <= rates(FULL_AT_PLAIN_RATE, "resnet18")(results)["high_pp"]
-            and counted(results)["high_pp"] > 0.2
+            and second(effect(FRESH, "high_pp"))(results) > 0.25
         ),
     ),
     (
-        r"After sixteen narrow epochs, 0.4 costs both networks: SE \NarrowLongRateLoss{} and plain",
-        lambda results: (
-            max(
-                by_rate_span(*both)(results)[1]
-                for both in ((LONG_NARROW, LONG_AT_PLAIN_RATE), (PLAIN_LONG_AT_SE_RATE, PLAIN_LONG))
-            )
-            < 0
-            and includes_zero(effect_span(LONG_AT_PLAIN_RATE))(results)
-        ),
-    ),
-    (
-        "Perhaps by chance: of our three gains, two shrank when repeated,",
+        r"+\FullPlainGain{} became \Counted, +\FreeGain{} became \AgainGainOnly{} and +\NarrowHigh{} became",
         lambda results: (
             [
                 new["difference_pp"] < old(results)["difference_pp"]
@@ -735,15 +747,23 @@ CLAIMS = [
         ),
     ),
     (
-        r"after sixteen epochs, the rate costs SE \LongRateLoss, and SE itself changes",
+        "Its cost grows with length, so a rate tuned for eight epochs misleads after sixteen.",
         lambda results: (
-            longer("crossed_interval_pp", 1)(results) < 0
+            all(
+                by_rate(*late)(results) < by_rate(*early)(results)
+                for late, early in (
+                    (("se_resnet18", FULL_AT_PLAIN_RATE, "replication"), ("se_resnet18", FULL_AT_PLAIN_RATE)),
+                    ((LONG_NARROW, LONG_AT_PLAIN_RATE), (NARROW, AT_PLAIN_RATE)),
+                    ((PLAIN_LONG_AT_SE_RATE, PLAIN_LONG), (PLAIN_AT_SE_RATE, f"resnet18{QUARTER}")),
+                )
+            )
+            and longer("crossed_interval_pp", 1)(results) < 0
             and max(map(abs, second(effect_span(FULL_AT_PLAIN_RATE))(results)))
             < negative(by_rate_span("se_resnet18", FULL_AT_PLAIN_RATE, "replication"))(results)[0]
         ),
     ),
     (
-        r"In ten later pairs each, 0.4 changes SE by \NarrowRate{} (\NarrowRateInterval), not by +\TunedGain",
+        r"in ten later pairs, 0.4 changes SE by \NarrowRate, not by +\TunedGain",
         lambda results: (
             abs(
                 tuned("resnet18", 0.4)(results)
@@ -757,13 +777,17 @@ CLAIMS = [
         ),
     ),
     (
-        "Of ten exploratory comparisons with plain at equal rates, four intervals lie above zero (crossed: one).",
+        "Of ten exploratory comparisons with plain at equal rates, four intervals lie above zero (crossed: one);",
         lambda results: (
             [sum(row[end] > 0 for row in exploring_at_equal_rates(results)) for end in ("low_pp", "crossed_low")]
             == [4, 1]
             and len(exploring_at_equal_rates(results)) == 10
             and effect(FULL_AT_PLAIN_RATE, "low_pp")(results) > 0
         ),
+    ),
+    (
+        r"the full point that \citet{hu2020} gain in ResNet-110 and 164, which is four of our SDs.",
+        lambda results: primary("sd_difference_pp")(results) < 0.25,
     ),
     (
         "Only the last excludes zero",
@@ -774,7 +798,7 @@ CLAIMS = [
         ),
     ),
     (
-        "At full width, early gates look at the image: none fades, and swapping them costs points.",
+        "At full width, early gates look at the image: none fades, and a swap costs points.",
         lambda results: (
             min(
                 lesion("shuffled", "low_pp")(results), second(lesion("shuffled", "low_pp", FULL_AT_PLAIN_RATE))(results)
@@ -783,7 +807,7 @@ CLAIMS = [
         ),
     ),
     (
-        "no growth is shown over three narrow lengths at 0.2",
+        "Ours show no growth from eight to 32 (narrow, at 0.2).",
         lambda results: (
             second(effect(FRESH))(results) > second(effect(FULL_AT_PLAIN_RATE))(results)
             and effect(LONGEST_AT_PLAIN_RATE)(results) > effect(LONG_AT_PLAIN_RATE)(results)

@@ -114,7 +114,7 @@ def test_what_the_notebook_computes_is_what_results_json_holds_and_the_same_byte
     assert recalls.loc[3, ["baseline", "arm"]].tolist() == pytest.approx([100 * (each == 3).mean() for each in cats])
     cats_p = stats.ttest_rel(*((each == 3).mean(axis=1) for each in cats)).pvalue
     assert cats_p <= recalls.loc[3, "p_holm"] <= min(1, 10 * cats_p) + 1e-9 and recalls["equal_rates_pp"].isna().all()
-    as_dogs = [100 * (each == 5).mean() for each in cats]
+    as_dogs = [1000 * (each == 5).mean() for each in cats]  # of 1,000
     assert change.loc[3, change.columns[1 + 5]] == pytest.approx(as_dogs[1] - as_dogs[0])
     low, high = primary["seed_interval_pp"]
     assert f"{low:+.2f} to {high:+.2f}".replace("-", "−") in shown

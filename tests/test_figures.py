@@ -52,12 +52,12 @@ def test_variants_of_one_arm_look_different_from_each_other_and_the_arm_as_alway
 
 
 def test_better_answers_are_orange_and_worse_ones_purple():
-    change = np.array([[1.0, -1.0], [1.0, -1.0]])  # the first class: more right answers and fewer mistakes
+    change = np.array([[10.0, -10.0], [10.0, -10.0]])  # the first class: more right answers and fewer mistakes
     panel = "change", change, True
     (axis,) = figures.confusion_matrices([panel], ["cat", "dog"]).axes
     (red, _, blue, _), worse = axis.images[0].to_rgba(axis.images[0].get_array())[:, 0]
     assert red > blue and worse[0] < worse[2]
-    assert [text.get_text() for text in axis.texts] == ["+1.0", "−1.0", "+1.0", "−1.0"]
+    assert [text.get_text() for text in axis.texts] == ["+10", "−10", "+10", "−10"]
 
 
 def test_a_single_epoch_is_a_point():

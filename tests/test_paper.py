@@ -21,7 +21,8 @@ LESIONS = [
     for lesion, high in (("mean", 0.4), ("shuffled", 1.5))
 ]
 LESIONS += [LESIONS[1] | {"block": f"block{number}", "low_pp": 0.2 if number < 4 else None} for number in range(1, 9)]
-LESIONS_AGAIN = [LESIONS[1] | {"low_pp": 0.8}, LESIONS[1] | {"arm": "se_resnet18__plain_rate", "high_pp": 0.6}]
+LESIONS_AGAIN = [LESIONS[1] | {"low_pp": 0.8}]
+LESIONS_AGAIN += [each | {"arm": "se_resnet18__plain_rate", "high_pp": 0.6} for each in LESIONS[:2]]
 AROUND = {"low_pp": -0.3, "high_pp": 0.3, "train_loss_difference": 0.01}
 AROUND |= {"train_loss_low": -0.01, "train_loss_high": 0.03}
 AROUND |= {"difference_pp": 0.02, "n_pairs": 9, "accuracy_arm": 0.8, "accuracy_baseline": 0.8, "baseline": "resnet18"}

@@ -146,21 +146,22 @@ def learning_curves(metrics, arm):
 
 
 def confusion_matrices(panels, classes):
-    """Matrices side by side. panels: (title, percentages (classes, classes), diverging) each; rows are true classes.
+    """Matrices side by side. panels: (title, images of 1,000 (classes, classes), diverging) each; rows are classes.
 
     Columns have the order of the rows. The colours of a plain matrix leave out its diagonal, so that errors show. In
-    diverging ones, on one scale, orange is better and purple worse. Blank: what rounds to 0 %, changes below 0.4.
+    diverging ones, on one scale, orange is better and purple worse. Blank: 0, and changes below 3 images.
     """
-    size = (PAGE, 1.45) if len(panels) > 1 else (COLUMN, 2.4)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    size = {"figsize": (PAGE, 1.45) if len(panels) > 1 else (COLUMN, 2.4), "layout": "constrained"}
+    size["width_ratios"] = [1 if diverging else 1.1 for *_, diverging in panels]
+    figure, axes = plt.subplots(1, len(panels), squeeze=False, **size)
     shades = [matrix * np.where(np.eye(len(classes)), sign, 1 - 2 * sign) for _, matrix, sign in panels]
     for axis, shade, (title, matrix, diverging) in zip(axes.flat, shades, panels, strict=True):
         alike = [np.abs(each).max() for each, panel in zip(shades, panels, strict=True) if panel[2] == diverging]
         limit, colors = max(1.3 * max(alike), 1e-9), "PuOr_r" if diverging else "Blues"  # not too dark
         image = axis.imshow(shade, colors, vmin=-limit * diverging, vmax=limit, aspect="auto")
-        for row, column in np.argwhere(np.abs(matrix).round(1) >= (0.4 if diverging else 0.1)):
+        for row, column in np.argwhere(np.abs(matrix).round() >= (3 if diverging else 1)):
             value, dark = matrix[row, column], image.to_rgba(shade)[row, column, :3].mean() < 0.5
-            text = f"{value:{'+' * diverging}.{0 if abs(value) >= 9.95 else 1}f}".replace("-", "−")
+            text = f"{value:{'+' * diverging}.0f}".replace("-", "−")
             axis.text(column, row, text, color="white" if dark else "black", fontsize=CELL, ha="center", va="center")
         axis.set_xticks(range(len(classes)), [name[:3] for name in classes], rotation=90)
         axis.set_yticks(range(len(classes)), classes if axis is axes[0, 0] else [])
