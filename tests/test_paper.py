@@ -93,7 +93,7 @@ RESULTS = {  # as compare.summary gives them
     "arms": ARMS,
     "effects": ROWS,
     "contrasts": [
-        AROUND | {"p_holm": 0.5, "n_pairs": 10, "low_pp": low, "high_pp": high}
+        AROUND | {"p_holm": 0.5, "n_pairs": 10, "difference_pp": 0.09, "low_pp": low, "high_pp": high}
         for low, high in ((-0.1, 0.2), (-0.1, 0.45), (-0.3, 0.2), (-0.1, 0.3))
     ],
     "trends": [
@@ -105,7 +105,10 @@ RESULTS = {  # as compare.summary gives them
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
     "gates": {
         "primary": {"complete": True, "n_pairs": 10, "difference_pp": 0.15, "seed_interval_pp": [-0.1, 0.2]},
-        "effects": [AROUND | {"arm": arm} for arm in ("free_se_resnet18", "se_resnet18")],
+        "effects": [
+            AROUND | {"arm": "free_se_resnet18", "train_loss_difference": 0.004},
+            AROUND | {"arm": "se_resnet18"},
+        ],
         "gate_table": [GATES[-1], GATES[-1] | {"arm": "free_se_resnet18", "n_constant": 0}],
         "lesion_table": [LESIONS[1], LESIONS[1] | {"arm": "free_se_resnet18", "drop_pp": 3.0}],
     },
