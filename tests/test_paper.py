@@ -21,8 +21,9 @@ LESIONS = [
     for lesion, high in (("mean", 0.4), ("shuffled", 1.5))
 ]
 LESIONS += [LESIONS[1] | {"block": f"block{number}", "low_pp": 0.2 if number < 4 else None} for number in range(1, 9)]
+AGAIN_AT_PLAIN_RATE = "se_resnet18__plain_rate", "se_resnet18__8_epochs_plain_rate"
 LESIONS_AGAIN = [LESIONS[1] | {"low_pp": 0.8}]
-LESIONS_AGAIN += [each | {"arm": "se_resnet18__plain_rate", "high_pp": 0.6} for each in LESIONS[:2]]
+LESIONS_AGAIN += [LESIONS[1] | {"arm": arm, "high_pp": 0.6} for arm in AGAIN_AT_PLAIN_RATE]
 AROUND = {"low_pp": -0.3, "high_pp": 0.3, "train_loss_difference": 0.01}
 AROUND |= {"train_loss_low": -0.01, "train_loss_high": 0.03}
 AROUND |= {"difference_pp": 0.02, "n_pairs": 9, "accuracy_arm": 0.8, "accuracy_baseline": 0.8, "baseline": "resnet18"}
@@ -56,7 +57,7 @@ EFFECTS = {
 }
 EFFECTS |= {"se_skip_resnet18": BELOW | WORSE, HALF_SKIP: BELOW | WORSE, f"se_skip_resnet18{QUARTER}": {}}
 EFFECTS |= {
-    f"{NARROW}_16_epochs": BELOW,
+    f"{NARROW}_16_epochs": BELOW | {"train_loss_difference": 0.03},
     f"{NARROW}_16_epochs_plain_rate": {},
     f"{NARROW}_32_epochs": BELOW,
     f"{NARROW}_32_epochs_plain_rate": {"difference_pp": 0.2, "low_pp": 0.1, "n_pairs": 5},
