@@ -102,7 +102,7 @@ RESULTS = {  # as compare.summary gives them
         BELOW | {"trend": "slope over log2(epochs)", "estimate_pp": -0.1, "p_holm": 0.02},
     ],
     "gate_table": GATES + AT_PLAIN_RATE + NARROW_GATES,
-    "lesion_table": [*LESIONS, LESIONS[1] | {"arm": "se_resnet18__plain_rate"}],
+    "lesion_table": [*LESIONS, LESIONS[1] | {"arm": "se_resnet18__plain_rate", "low_pp": -0.2}],
     "deviations": [{"deviation": "missing runs", "where": "half", "count": 17, "detail": "of 20"}],
     "gates": {
         "primary": {"complete": True, "n_pairs": 10, "difference_pp": 0.15, "seed_interval_pp": [-0.1, 0.2]},
