@@ -175,18 +175,6 @@ def swap_cost(arm):
     return of_gates(lesion("shuffled", arm=arm))
 
 
-def swaps_at_equal_rates(column):
-    """Function of the results: a column of what swapped gates cost at equal rates and full width, in three sets."""
-    find = [lesion("shuffled", column, FULL_AT_PLAIN_RATE)]
-    find += [second(lesion("shuffled", column, arm)) for arm in (FRESH, FULL_AT_PLAIN_RATE)]
-    return lambda results: [each(results) for each in find]
-
-
-def swapped_skips(study):
-    """Function of the results: the lower end of the interval of what swapped gates of skip SE cost."""
-    return cell(f"{study}/tables/all_lesions.csv", "low_pp", arm=LITERAL, lesion="other image")
-
-
 def constant_blocks(arm, study="paper", numbers="12345678"):
     """Function of the results: how many blocks of all runs have the same gates for every image, and of how many."""
 
@@ -375,6 +363,11 @@ def gain_of_more_epochs(results):
     return 100 * (longer - shorter)
 
 
+def gain_of_equal_time(machine):
+    """Function of the results: what plain would gain by the time that SE costs, if doublings gain alike, in points."""
+    return lambda results: gain_of_more_epochs(results) * np.log2(1 + more_time(machine)(results))
+
+
 def detectable(n, power=0.8):
     """Function of the results: the gain that n pairs detect with this power, at the SD of the primary differences."""
 
@@ -487,7 +480,8 @@ NUMBERS = {
     "FirstLead": ("{0[0]:.2f} to {0[2]:.2f}", early_leads),
     "LesionShuffled": ("{:.1f}", lesion("shuffled")),
     "LesionFixed": ("{:.1f}", lesion("mean")),
-    "SwapsEqual": ("{0[0]:.1f} (open), {0[1]:.1f}, {0[2]:.1f}", swaps_at_equal_rates("drop_pp")),
+    "LongSwap": ("{:.1f}", lesion("shuffled", arm=LONG_NARROW)),
+    "LongSwapEqual": ("{:.1f}", lesion("shuffled", arm=LONG_AT_PLAIN_RATE)),
     "ConstantPrimary": (SHARE, constant_blocks("se_resnet18")),
     "ConstantFull": (SHARE, constant_blocks(FULL_AT_PLAIN_RATE)),
     "ConstantEqual": (SHARE, constant_blocks(FULL_AT_PLAIN_RATE, "replication")),
@@ -501,6 +495,9 @@ NUMBERS = {
     "PlainParameters": ("{:.2f}", parameters("resnet18")),
     "SEParameters": ("{:.2f}", parameters("se_resnet18")),
     "MoreTimeCPU": ("{:.0%}", more_time("amd-epyc")),
+    "TimeGain": ("{:.1f}", gain_of_equal_time(H100)),
+    "TimeGainCPU": ("{:.1f}", gain_of_equal_time("amd-epyc")),
+    "LongPlain": ("{:.1f}", second(percent(lambda results: results["arms"]["resnet18"][MEAN]))),
     "NextGain": ("{:.2f}", detectable(20)),
     "NextHours": ("{:.0f}", next_hours),
     "MoreTime": ("{:.0%}", more_time(H100)),
@@ -711,13 +708,6 @@ CLAIMS = [
         ),
     ),
     (
-        "and at full width, swaps of skip gates show no cost.",
-        lambda results: (
-            max(swapped_skips(study)(results) for study in ("paper", "replication")) < 0
-            and second(effect(LITERAL, "epochs"))(results) == 16
-        ),
-    ),
-    (
         r"a fixed half also harms narrow networks (by \HalfSkipLoss)",
         lambda results: (
             effect(f"half_scale_skip_resnet18{QUARTER}", "high_pp")(results) < 0
@@ -725,7 +715,7 @@ CLAIMS = [
         ),
     ),
     (
-        "At full width, neither tuned SE nor, in new pairs, SE at 0.2 can gain 0.39 points,",
+        "At full width, intervals of tuned SE and, in new pairs, of SE at 0.2 exclude 0.39 points,",
         lambda results: longer("seed_interval_pp", 1)(results) < PUBLISHED_GAIN_PP,
     ),
     (
@@ -737,7 +727,7 @@ CLAIMS = [
         ),
     ),
     (
-        "twice as many gain plain three points.",
+        "as doubling gains three.",
         lambda results: round(gain_of_more_epochs(results)) == 3,
     ),
     (
@@ -748,16 +738,14 @@ CLAIMS = [
         ),
     ),
     (
-        r"At tuned rates, recall falls on horses (\Horse) and, after sixteen epochs, on cats (\Cat; Holm, unplanned), "
-        "neither in both. At equal rates, no class is shown to change, so it may be rate or chance. Cats and dogs, the "
-        r"main confusion, change by up to 4 of 1,000 (Figure~\ref{fig:confusion}; after sixteen, 7).",
+        r"At tuned rates, recall falls on cats after sixteen epochs (\Cat; Holm, unplanned) and, barely, on horses "
+        r"after eight (\Horse). At equal rates, no class is shown to change, so this may be rate or chance. Cats and "
+        r"dogs stay the main confusion (Figure~\ref{fig:confusion}): gates are not shown to part look-alikes.",
         lambda results: (
-            largest_confusion("paper") <= 4
-            and largest_confusion("replication") == 7
+            max(map(largest_confusion, ("paper", "replication"))) <= 7
             and min(table(f"{study}/{RECALL}")["equal_rates_p_holm"].min() for study in ("paper", "replication"))
             >= 0.05
             and max(recall("paper", "horse", "p_holm")(results), recall("replication", "cat", "p_holm")(results)) < 0.05
-            and min(recall("replication", "horse", "p_holm")(results), recall("paper", "cat", "p_holm")(results)) > 0.05
             and recall("replication", "cat", "baseline")(results) == table(f"replication/{RECALL}")["baseline"].min()
             and primary("n_pairs")(results) == 10
         ),
@@ -772,13 +760,6 @@ CLAIMS = [
             == [True, True, False]
             == [row["low_pp"] <= 0 for row in confirmations(results)]
             and row_of(TOGETHER, comparison="the three tests")["low_pp"] > 0
-        ),
-    ),
-    (
-        "narrow SE passes its test at 0.4, which is not shown to help either network.",
-        lambda results: (
-            max(by_rate(NARROW, AT_PLAIN_RATE)(results), by_rate(PLAIN_AT_SE_RATE, f"resnet18{QUARTER}")(results)) < 0
-            and effect(NARROW)(results) < effect(AT_PLAIN_RATE)(results)
         ),
     ),
     (
@@ -826,14 +807,14 @@ CLAIMS = [
         lambda results: primary("sd_difference_pp")(results) < 0.25,
     ),
     (
-        "At full width, swaps cost SE more at 0.4",
+        "yet neither shows a gain.",
         lambda results: (
-            lesion("shuffled")(results) > max(swaps_at_equal_rates("drop_pp")(results))
-            and [low > 0 for low in swaps_at_equal_rates("low_pp")(results)] == [False, True, True]
+            lesion("shuffled", arm=LONG_NARROW)(results) > lesion("shuffled", arm=LONG_AT_PLAIN_RATE)(results) > 0
+            and includes_zero(by_rate_span(LONG_NARROW, PLAIN_LONG_AT_SE_RATE))(results)
         ),
     ),
     (
-        "half of them fade, and no loss shows.",
+        "half of the gates fade, but no loss shows.",
         second(
             lambda results: (
                 2 * constant_blocks(FULL_AT_PLAIN_RATE)(results)[0] >= constant_blocks(FULL_AT_PLAIN_RATE)(results)[1]
@@ -842,7 +823,7 @@ CLAIMS = [
         ),
     ),
     (
-        "So parameters may suffice.",
+        "So neither size nor the image is ruled out.",
         lambda results: (
             effect(f"wide_resnet18{QUARTER}")(results) > effect(AT_PLAIN_RATE)(results) / 2
             and contrast(2, "difference_pp")(results) < 0 < contrast(1, "difference_pp")(results)
