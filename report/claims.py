@@ -288,6 +288,13 @@ def sets_at_equal_rates(epochs):
     return find
 
 
+def share_of_last_test(results):
+    """What part of the mean of the three tests comes from that at the rate of SE."""
+    rows = [row_of(TOGETHER, comparison=name) for name in ("rate of SE", "the three tests")]
+    last, whole = (row["n_pairs"] * row["difference_pp"] for row in rows)
+    return last / whole
+
+
 # what these had found before, in the same order
 EXPLORED = (rates(FULL_AT_PLAIN_RATE, "resnet18"), rates(FREE_GATES, PLAIN_LONG), rates(NARROW, PLAIN_AT_SE_RATE))
 
@@ -297,6 +304,13 @@ def leads_on_static_gates(results):
     others = compared("explanations", MORE, STATIC_MORE), rates(AGAIN, "free_static_gate_resnet18", "gates")
     others += (compared("explanations", FULL_AT_PLAIN_RATE, STATIC, "replication"),)
     return [of("paper", "contrasts", 0)(results), *(find(results) for find in others)]
+
+
+def swaps_at_equal_rates(results):
+    """What swapped gates cost at equal rates and full width, in three sets, sorted."""
+    find = [lesion("shuffled", arm=FULL_AT_PLAIN_RATE)]
+    find += [second(lesion("shuffled", arm=arm)) for arm in (FRESH, FULL_AT_PLAIN_RATE)]
+    return sorted(each(results) for each in find)
 
 
 def largest_confusion(study):
@@ -317,6 +331,11 @@ def early_leads(results):
 
 def tuned(arm, rate, column="mean"):
     return cell("paper/tables/tuning.csv", column, tuned=arm, learning_rate=rate)
+
+
+def plain_tuned(sign):
+    """Function of the results: the accuracy of the worse (-1) or better (1) of the two tuning runs of plain at 0.4."""
+    return lambda results: tuned("resnet18", 0.4)(results) + sign * tuned("resnet18", 0.4, "std")(results) / np.sqrt(2)
 
 
 def tuning_lead(results):
@@ -404,7 +423,8 @@ NUMBERS = {
     "DifferenceSD": ("{:.2f}", primary("sd_difference_pp")),
     "UnpairedSD": ("{:.2f}", unpaired_sd),
     # equal rates, and what the higher rate costs
-    "TunedSpread": ("{:.1f}", lambda results: np.sqrt(2) * tuned("resnet18", 0.4, "std")(results)),
+    "PlainTunedLow": ("{:.1f}", plain_tuned(-1)),
+    "PlainTunedHigh": ("{:.1f}", plain_tuned(1)),
     "TunedGain": ("{:.1f}", tuning_lead),
     "FullPlainPairs": ("{}", in_words(effect(FULL_AT_PLAIN_RATE, "n_pairs"))),
     "FullPlainGain": ("{:.2f}", effect(FULL_AT_PLAIN_RATE)),
@@ -427,6 +447,7 @@ NUMBERS = {
     "HighAgainInterval": (SPAN, effect_span(REPEATED)),
     "TestPairs": ("{}", cell(TOGETHER, "n_pairs", comparison="the three tests")),
     "Tests": (CELL, lambda results: row_of(TOGETHER, comparison="the three tests")),
+    "ShareOfLast": ("{:.0%}", share_of_last_test),
     "FreshHigh": ("{:.2f}", second(effect(FRESH, "high_pp"))),
     "EpochTrendP": ("{:.3f}", trend("p_holm", EPOCHS)),
     "AllHigh": (CELL, lambda results: row_of(TOGETHER, comparison="rate of SE, all")),
@@ -480,6 +501,7 @@ NUMBERS = {
     "FirstLead": ("{0[0]:.2f} to {0[2]:.2f}", early_leads),
     "LesionShuffled": ("{:.1f}", lesion("shuffled")),
     "LesionFixed": ("{:.1f}", lesion("mean")),
+    "SwapsEqual": ("{0[0]:.1f} to {0[2]:.1f}", swaps_at_equal_rates),
     "LongSwap": ("{:.1f}", lesion("shuffled", arm=LONG_NARROW)),
     "LongSwapEqual": ("{:.1f}", lesion("shuffled", arm=LONG_AT_PLAIN_RATE)),
     "ConstantPrimary": (SHARE, constant_blocks("se_resnet18")),
@@ -570,7 +592,7 @@ CLAIMS = [
         second(lambda results: one("stages", "planned", stage="short_plain_rate")(results) == 10),
     ),
     (
-        "so a gain is neither confirmed nor refuted (with two later pairs:",
+        "so a gain is neither confirmed nor refuted (with two later:",
         lambda results: (
             includes_zero(ends(counted))(results)
             and includes_zero(second(effect_span(FRESH)))(results)
@@ -676,7 +698,7 @@ CLAIMS = [
         ),
     ),
     (
-        r"But +\FreeChange{} became \AgainChange.",
+        r"Their lead fell from +\FreeChange{} to \AgainChange.",
         lambda results: (
             rates(FREE_GATES, LONG_AT_PLAIN_RATE)(results)["low_pp"] > 0
             and of("gates", "primary", "complete")(results)
@@ -698,7 +720,7 @@ CLAIMS = [
         ),
     ),
     (
-        "singly, only blocks 1 to 3 show a cost",
+        "singly, only blocks 1 to 3 matter",
         lambda results: costly_blocks(results) == ["1", "2", "3"],
     ),
     (
@@ -708,7 +730,7 @@ CLAIMS = [
         ),
     ),
     (
-        r"a fixed half also harms narrow networks (by \HalfSkipLoss)",
+        r"a fixed half harms narrow networks (by \HalfSkipLoss)",
         lambda results: (
             effect(f"half_scale_skip_resnet18{QUARTER}", "high_pp")(results) < 0
             and effect(f"half_scale_skip_resnet18{QUARTER}")(results) < effect(f"{LITERAL}{QUARTER}")(results)
@@ -727,7 +749,7 @@ CLAIMS = [
         ),
     ),
     (
-        "as doubling gains three.",
+        "as doubling eight gains three.",
         lambda results: round(gain_of_more_epochs(results)) == 3,
     ),
     (
@@ -738,14 +760,16 @@ CLAIMS = [
         ),
     ),
     (
-        r"At tuned rates, recall falls on cats after sixteen epochs (\Cat; Holm, unplanned) and, barely, on horses "
-        r"after eight (\Horse). At equal rates, no class is shown to change, so this may be rate or chance. Cats and "
-        r"dogs stay the main confusion (Figure~\ref{fig:confusion}): gates are not shown to part look-alikes.",
+        r"At tuned rates, recall falls on cats after sixteen epochs (\Cat; Holm, unplanned; all ten classes fall); "
+        r"after eight, no class is clear (horses \Horse). At equal rates, none is shown to change, so this may be rate "
+        "or chance.",
         lambda results: (
             max(map(largest_confusion, ("paper", "replication"))) <= 7
             and min(table(f"{study}/{RECALL}")["equal_rates_p_holm"].min() for study in ("paper", "replication"))
             >= 0.05
-            and max(recall("paper", "horse", "p_holm")(results), recall("replication", "cat", "p_holm")(results)) < 0.05
+            and recall("replication", "cat", "p_holm")(results) < 0.02
+            and table(f"replication/{RECALL}")["difference_pp"].max() < 0
+            and table(f"paper/{RECALL}")["p_holm"].min() > 0.02
             and recall("replication", "cat", "baseline")(results) == table(f"replication/{RECALL}")["baseline"].min()
             and primary("n_pairs")(results) == 10
         ),
@@ -779,7 +803,7 @@ CLAIMS = [
         ),
     ),
     (
-        r"in ten later pairs, 0.4 changes SE by \NarrowRate, not by +\TunedGain",
+        r"In ten later pairs, 0.4 changes SE by \NarrowRate, not by +\TunedGain",
         lambda results: (
             abs(
                 tuned("resnet18", 0.4)(results)
@@ -807,19 +831,10 @@ CLAIMS = [
         lambda results: primary("sd_difference_pp")(results) < 0.25,
     ),
     (
-        "yet neither shows a gain.",
+        "yet none shows a gain.",
         lambda results: (
             lesion("shuffled", arm=LONG_NARROW)(results) > lesion("shuffled", arm=LONG_AT_PLAIN_RATE)(results) > 0
             and includes_zero(by_rate_span(LONG_NARROW, PLAIN_LONG_AT_SE_RATE))(results)
-        ),
-    ),
-    (
-        "half of the gates fade, but no loss shows.",
-        second(
-            lambda results: (
-                2 * constant_blocks(FULL_AT_PLAIN_RATE)(results)[0] >= constant_blocks(FULL_AT_PLAIN_RATE)(results)[1]
-                and effect(FULL_AT_PLAIN_RATE, "high_pp")(results) > 0
-            )
         ),
     ),
     (
@@ -830,7 +845,7 @@ CLAIMS = [
         ),
     ),
     (
-        "but so does a fixed half (narrow).",
+        "narrow, so does a fixed half.",
         lambda results: (
             max(calibration(*where, "high")(results) for where in CALIBRATED) < 0
             and [round(calibration(*where)(results), 3) for where in EQUAL_AT_FULL_WIDTH] == [-0.003] * 3
