@@ -447,6 +447,7 @@ NUMBERS = {
     "HighAgainInterval": (SPAN, effect_span(REPEATED)),
     "TestPairs": ("{}", cell(TOGETHER, "n_pairs", comparison="the three tests")),
     "Tests": (CELL, lambda results: row_of(TOGETHER, comparison="the three tests")),
+    "TestsOnly": ("{:+.2f}", cell(TOGETHER, "difference_pp", comparison="the three tests")),
     "ShareOfLast": ("{:.0%}", share_of_last_test),
     "FreshHigh": ("{:.2f}", second(effect(FRESH, "high_pp"))),
     "EpochTrendP": ("{:.3f}", trend("p_holm", EPOCHS)),
@@ -730,6 +731,12 @@ CLAIMS = [
         ),
     ),
     (
+        "Here, swaps of its gates show no cost,",
+        lambda results: all(
+            lesion("shuffled", "low_pp", LITERAL)(of(study)(results)) <= 0 for study in ("paper", "replication")
+        ),
+    ),
+    (
         r"a fixed half harms narrow networks (by \HalfSkipLoss)",
         lambda results: (
             effect(f"half_scale_skip_resnet18{QUARTER}", "high_pp")(results) < 0
@@ -737,11 +744,11 @@ CLAIMS = [
         ),
     ),
     (
-        "At full width, intervals of tuned SE and, in new pairs, of SE at 0.2 exclude 0.39 points,",
+        "At full width, intervals of tuned SE and, in new pairs, of SE at 0.2 exclude 0.39,",
         lambda results: longer("seed_interval_pp", 1)(results) < PUBLISHED_GAIN_PP,
     ),
     (
-        r"A small gain (at 0.2, up to \FreshHigh{} in nine new pairs) and a gain of long training stay open.",
+        r"and at equal rates, a small one is plausible (repeats: \TestsOnly; full width: up to \FreshHigh).",
         lambda results: (
             max(second(effect(arm, "high_pp"))(results) for arm in (FRESH, FULL_AT_PLAIN_RATE)) < PUBLISHED_GAIN_PP
             and counted(results)["high_pp"] < PUBLISHED_GAIN_PP
@@ -760,16 +767,16 @@ CLAIMS = [
         ),
     ),
     (
-        r"At tuned rates, recall falls on cats after sixteen epochs (\Cat; Holm, unplanned; all ten classes fall); "
-        r"after eight, no class is clear (horses \Horse). At equal rates, none is shown to change, so this may be rate "
-        "or chance.",
+        r"At tuned rates, recall falls (Holm, unplanned) barely on horses after eight epochs (\Horse) and on cats "
+        r"after sixteen (\Cat; all ten classes fall). At equal rates, none is shown to change, so this may be rate or "
+        "chance.",
         lambda results: (
             max(map(largest_confusion, ("paper", "replication"))) <= 7
             and min(table(f"{study}/{RECALL}")["equal_rates_p_holm"].min() for study in ("paper", "replication"))
             >= 0.05
             and recall("replication", "cat", "p_holm")(results) < 0.02
             and table(f"replication/{RECALL}")["difference_pp"].max() < 0
-            and table(f"paper/{RECALL}")["p_holm"].min() > 0.02
+            and 0.02 < recall("paper", "horse", "p_holm")(results) < 0.05
             and recall("replication", "cat", "baseline")(results) == table(f"replication/{RECALL}")["baseline"].min()
             and primary("n_pairs")(results) == 10
         ),
